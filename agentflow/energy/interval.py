@@ -1,0 +1,75 @@
+"""Energy: joules as an interval that says where it comes from. Imports nothing of agentflow."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Provenance = Literal["measured", "reported", "modelled"]
+Scope = Literal["board", "host", "facility"]
+
+_RANK: dict[Provenance, int] = {"measured": 0, "reported": 1, "modelled": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """Joules used by something.
+
+    ``low`` and ``high`` bound a 90 % interval around ``mean``. ``provenance`` is the weakest of its parts:
+    a measured figure plus a modelled one is modelled. ``assumed`` lists what the figure rests on.
+
+    Example:
+        >>> print(Energy(3.0, 1.0, 9.0) + Energy(1.0, 1.0, 1.0, provenance="measured"))
+        4 J (2 J to 10 J, modelled)
+    """
+
+    mean: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    provenance: Provenance = "measured"
+    scope: Scope = "facility"
+    assumed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse figures that are not an interval of joules."""
+        if not all(math.isfinite(joules) for joules in (self.low, self.mean, self.high)):
+            raise ValueError(f"joules must be finite, got {self.low} / {self.mean} / {self.high}")
+        if not 0.0 <= self.low <= self.mean <= self.high:
+            raise ValueError(f"joules need 0 <= low <= mean <= high, got {self.low} / {self.mean} / {self.high}")
+
+    def __add__(self, other: Energy) -> Energy:
+        """Add end to end: errors of one model are not independent, so intervals add, they do not shrink."""
+        if other.high == 0.0:
+            return self
+        if self.high == 0.0:
+            return other
+        weakest = max(self.provenance, other.provenance, key=_RANK.__getitem__)
+        return Energy(
+            self.mean + other.mean,
+            self.low + other.low,
+            self.high + other.high,
+            weakest,
+            self.scope if self.scope == other.scope else "facility",
+            tuple(dict.fromkeys((*self.assumed, *other.assumed))),
+        )
+
+    def scaled(self, factor: float) -> Energy:
+        """The same energy ``factor`` times over, with the same provenance."""
+        return Energy(
+            self.mean * factor, self.low * factor, self.high * factor, self.provenance, self.scope, self.assumed
+        )
+
+    def __str__(self) -> str:
+        """For people: ``1.2 kJ (0.6 kJ to 3 kJ, modelled)``."""
+        if self.low == self.high:
+            return f"{format_joules(self.mean)} ({self.provenance})"
+        return f"{format_joules(self.mean)} ({format_joules(self.low)} to {format_joules(self.high)}, {self.provenance})"
+
+
+def format_joules(joules: float) -> str:
+    """Joules for people, two or three significant figures: ``850 J``, ``1.2 kJ``, ``3.4 MJ``."""
+    for factor, unit in ((1e9, "GJ"), (1e6, "MJ"), (1e3, "kJ"), (1.0, "J")):
+        if joules >= factor:
+            return f"{joules / factor:.3g} {unit}"
+    return f"{joules * 1e3:.3g} mJ" if joules > 0 else "0 J"

@@ -1,0 +1,149 @@
+"""Every error agentflow raises on purpose, in one tree.
+
+    AgentflowError
+    ├── UsageError                 you asked for something that cannot be done
+    │   ├── ConfigError            agentflow.toml or an AGENTFLOW_* variable is wrong
+    │   ├── SourceError            a source given to a job cannot be read
+    │   │   └── FetchRefused       the address of a page is one we do not visit
+    │   ├── UnknownModel           a cascade names a model that no table defines
+    │   └── UnpricedModel          a model has no price, and nobody said that it is free
+    ├── BudgetExceeded             a limit leaves no room for the next call
+    └── RunError                   the run failed although the request was sound
+        ├── CallFailed             every rung of a cascade was tried, none gave a valid reply
+        └── BackendError           a model server failed
+            ├── BackendUnavailable nothing was generated: safe to try again, nothing to pay
+            ├── BackendTimeout     no full reply in time; what it cost is not known
+            ├── ConnectionDropped  the reply broke off; what it cost is not known
+            ├── BadReply           the server answered something that is not a reply
+            ├── RequestRejected    the server refused the request; asking again will not help
+            └── ContextOverflow    the prompt is longer than the model's context
+
+A message has three parts: what happened, with figures; what was asked; what to do. It fits on one
+line, because the command line prints it as it stands. Secrets never reach a message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "AgentflowError",
+    "BackendError",
+    "BackendTimeout",
+    "BackendUnavailable",
+    "BadReply",
+    "BudgetExceeded",
+    "CallFailed",
+    "ConfigError",
+    "ConnectionDropped",
+    "ContextOverflow",
+    "FetchRefused",
+    "Refusal",
+    "RequestRejected",
+    "RunError",
+    "SourceError",
+    "UnknownModel",
+    "UnpricedModel",
+    "UsageError",
+]
+
+
+class AgentflowError(Exception):
+    """The root: catch this to catch everything agentflow raises on purpose."""
+
+
+class UsageError(AgentflowError):
+    """You asked for something that cannot be done: the message says what to change."""
+
+
+class ConfigError(UsageError):
+    """agentflow.toml or an AGENTFLOW_* variable is wrong; the message names the place."""
+
+
+class SourceError(UsageError):
+    """A source is missing, empty, broken, encrypted, binary or too large."""
+
+
+class FetchRefused(SourceError):
+    """A page's address is private, loopback, link-local or not http(s)."""
+
+
+class UnknownModel(UsageError):
+    """A cascade or a call names a model that the configuration does not define."""
+
+
+class UnpricedModel(UsageError):
+    """A model has no known price. Unknown is never free: give ``price =`` in its table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a hold was refused, in the currency's own unit (tokens, dollars, joules, seconds, calls)."""
+
+    currency: str
+    node: str
+    limit: str
+    spent: str
+    held: str
+    asked: str
+
+
+class BudgetExceeded(AgentflowError):
+    """A limit leaves no room for the next call. Raised before the call leaves, never after.
+
+    ``refusal`` names the currency, the node of the budget tree that refused, and the figures.
+    """
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+        super().__init__(
+            f"Budget exceeded: {refusal.node} has spent {refusal.spent} of {refusal.limit} "
+            f"(and holds {refusal.held}); the next call needs up to {refusal.asked}. "
+            f"Raise the limit on {refusal.currency}, or allow cheaper rungs."
+        )
+
+
+class RunError(AgentflowError):
+    """The run failed although the request was sound."""
+
+
+class CallFailed(RunError):
+    """Every rung that the budget allowed was tried, and none gave a valid reply."""
+
+
+class BackendError(RunError):
+    """A model server failed.
+
+    ``sent`` tells whether the request may have reached the model: if it did, its cost is unknown and
+    the attempt is charged at its worst case; if it did not, the hold is released in full.
+    """
+
+    sent: bool = True
+
+
+class BackendUnavailable(BackendError):
+    """Nothing was generated: the server refused the connection, is overloaded (429) or is down (503)."""
+
+    sent = False
+
+
+class BackendTimeout(BackendError):
+    """No full reply within the time allowed."""
+
+
+class ConnectionDropped(BackendError):
+    """The connection broke before the reply was whole."""
+
+
+class BadReply(BackendError):
+    """The server answered with something that is not a chat completion."""
+
+
+class RequestRejected(BackendError):
+    """The server refused the request (400, 401, 403, 404, 422): sending it again will not help."""
+
+    sent = False
+
+
+class ContextOverflow(RequestRejected):
+    """The prompt and the reply do not fit the model's context."""

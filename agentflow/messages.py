@@ -1,0 +1,144 @@
+"""What travels between a chain and a model: messages, requests, completions, token counts.
+
+Plain frozen values without behaviour. A backend sees only what is in this file; it knows nothing of
+budgets, cascades or spans. Imports nothing of agentflow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error"]
+UsageSource = Literal["provider", "server", "tokenizer", "estimate"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool that a model asks for. ``arguments`` is JSON text, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as a model sees it. ``parameters`` is a JSON schema of the arguments."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSchema:
+    """The JSON schema a reply must follow, sent to servers that can constrain their output."""
+
+    name: str
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a cascade.
+
+    ``messages`` is what a model rung reads; ``inputs`` is the same question as typed data, which a code
+    rung reads. ``max_output_tokens`` bounds the reply; None means the rung's default.
+    ``timeout_s`` bounds the wall clock of one attempt.
+    """
+
+    messages: tuple[Message, ...]
+    inputs: Any = None
+    max_output_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    schema: OutputSchema | None = None
+    tools: tuple[ToolSpec, ...] = ()
+    logprobs: bool = False
+    timeout_s: float | None = None
+
+    def digest(self) -> str:
+        """A name for this request's content: equal requests have equal digests, in any process."""
+        parts = {
+            "messages": [
+                [m.role, m.content, [[c.id, c.name, c.arguments] for c in m.tool_calls], m.tool_call_id]
+                for m in self.messages
+            ],
+            "max_output_tokens": self.max_output_tokens,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "stop": self.stop,
+            "schema": self.schema and [self.schema.name, dict(self.schema.schema)],
+            "tools": [[t.name, t.description, dict(t.parameters)] for t in self.tools],
+            "logprobs": self.logprobs,
+        }
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens of one attempt.
+
+    ``input`` includes ``cached_input`` and ``cache_write``; ``output`` includes ``reasoning`` (the OpenAI
+    convention: backends of providers that count them apart normalise to it). ``source`` says who counted.
+    """
+
+    input: int = 0
+    output: int = 0
+    cached_input: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+    source: UsageSource = "estimate"
+
+    @property
+    def total(self) -> int:
+        """Input and output together."""
+        return self.input + self.output
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds of one attempt, on the monotonic clock. None is unknown."""
+
+    total_s: float
+    first_token_s: float | None = None
+    prefill_s: float | None = None
+    decode_s: float | None = None
+    cpu_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a backend hands back: one whole reply of one model, with the facts the meter needs.
+
+    ``logprobs`` are natural-log probabilities of the reply's tokens, in order, when they were asked for
+    and the server gave them. ``reported_joules`` is what the server itself said it used.
+    """
+
+    text: str
+    model: str
+    usage: TokenUsage
+    timings: Timings
+    finish_reason: FinishReason = "stop"
+    id: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[float, ...] | None = None
+    reported_joules: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
