@@ -1,0 +1,51 @@
+"""What every backend does: one method that turns a request into a completion. Imports messages only.
+
+A backend speaks to a model and knows nothing of budgets, cascades or spans. The test double is a function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentflow.messages import Completion, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Whether a backend answers, without asking a model anything.
+
+    ``round_trip_s`` is the wall clock of the probe; ``models`` the names the server offers, when it says.
+    """
+
+    reachable: bool
+    detail: str
+    round_trip_s: float | None = None
+    models: tuple[str, ...] = ()
+
+
+class Backend(Protocol):
+    """What speaks to a model.
+
+    ``provider`` is the OpenTelemetry provider name (``openai``, ``vllm``, ``llama_cpp``); ``in_process`` tells
+    whether the model runs inside this process.
+    """
+
+    provider: str
+    in_process: bool
+
+    async def complete(self, model: str, request: Request) -> Completion:
+        """Ask once, and wait for the whole reply.
+
+        Raises:
+            BackendError: any failure, as the subclass that says whether it may have cost something.
+        """
+        ...
+
+    async def probe(self) -> Probe:
+        """Whether the model can be reached; never raises."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections, threads and memory. Closing twice changes nothing."""
+        ...

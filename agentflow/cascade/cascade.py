@@ -1,0 +1,278 @@
+"""Cascade: ordered rungs, cheapest first, climbed only when the evidence says that a reply is not good enough.
+
+One call walks the rungs. Every attempt is held before it leaves and settled after it; a refused rung is skipped
+for a cheaper reply, never squeezed in. May import everything on the floors below. ``chain`` is what calls it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from agentflow.budget.ledger import Ledger
+from agentflow.budget.meter import Hold, Meter
+from agentflow.budget.spend import Spend
+from agentflow.cascade.checks import Candidate, Check, output_schema, parse_output, run_checks
+from agentflow.cascade.policy import Policy
+from agentflow.cascade.reply import Attempt, Reply, Verdict
+from agentflow.cascade.rung import CodeRung, ModelRung, Rung
+from agentflow.errors import BackendError, BackendTimeout, BudgetExceeded, CallFailed
+from agentflow.messages import Completion, Message, Request
+from agentflow.telemetry import tracing
+
+Output = TypeVar("Output")
+Observer = Callable[[Attempt], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CallScope:
+    """Where a call's costs go: the meter node, the ledger, the key under which it is recorded."""
+
+    meter: Meter
+    ledger: Ledger
+    key: str
+    observe: Observer
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """An ordered set of rungs and the policy that climbs them.
+
+    Args:
+        name: as the configuration calls it.
+        rungs: cheapest first.
+        policy: when to stop, how often to repair.
+    """
+
+    name: str
+    rungs: tuple[Rung, ...]
+    policy: Policy = field(default_factory=Policy)
+
+    async def run(
+        self, request: Request, scope: CallScope, output: type[Output], checks: tuple[Check, ...] = ()
+    ) -> Reply[Output]:
+        """Climb until a reply is good enough.
+
+        Returns:
+            The first good reply; when none is, the most confident valid one.
+
+        Raises:
+            BudgetExceeded: no valid reply, and at least one rung was refused.
+            CallFailed: every rung was tried and none gave a valid reply.
+        """
+        return await _Climb(self, scope, output, checks).run(request)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A reply with its verdict; ``output`` is None when it did not parse."""
+
+    output: Any
+    text: str
+    verdict: Verdict
+    attempt: Attempt
+
+
+class _Climb:
+    """One call on its way up the rungs."""
+
+    def __init__(self, cascade: Cascade, scope: CallScope, output: type[Any], checks: tuple[Check, ...]) -> None:
+        self.cascade = cascade
+        self.scope = scope
+        self.output = output
+        self.checks = checks
+        self.trail: list[Attempt] = []
+        self.best: _Tried | None = None
+        self.refusal: BudgetExceeded | None = None
+
+    async def run(self, request: Request) -> Reply[Any]:
+        for position, rung in enumerate(self.cascade.rungs):
+            last = position == len(self.cascade.rungs) - 1
+            try:
+                tried = await self._code(rung, request) if isinstance(rung, CodeRung) else await self._model(rung, request)
+            except BudgetExceeded as refused:
+                self.refusal = self.refusal or refused
+                self._record(self._attempt(rung, "refused", Spend(), reason=str(refused)))
+                continue
+            if tried is not None and self.cascade.policy.good_enough(tried.verdict, last=last):
+                return self._served(tried)
+        if self.best is not None:
+            return self._served(self.best)
+        if self.refusal is not None:
+            raise self.refusal
+        reasons = "; ".join(f"{a.rung}: {a.reason}" for a in self.trail) or "the cascade has no rungs"
+        raise CallFailed(
+            f"No rung of cascade '{self.cascade.name}' gave a valid reply ({reasons}). "
+            "Add a stronger model to the cascade, or loosen its checks."
+        )
+
+    async def _code(self, rung: CodeRung, request: Request) -> _Tried:
+        hold = self.scope.meter.hold(rung.quote())
+        key = self._key()
+        with hold, tracing.code_span(rung.name, number=len(self.trail) + 1) as span:
+            await self.scope.ledger.open(key, self.scope.meter.path, hold.quote)
+            try:
+                answer, spend = await rung.run(request)
+            except BaseException:
+                await self.scope.ledger.close(key, "released")
+                raise
+            await self.scope.ledger.close(key, "settled", spend=spend)
+            hold.settle(spend)
+            verdict = run_checks(self.checks, Candidate(request, answer.value, None)) & Verdict(True, answer.confidence)
+            tried = self._judged(rung, answer.value, "", verdict, spend)
+            span.finish(tried.attempt)
+            return tried
+
+    async def _model(self, rung: ModelRung, request: Request) -> _Tried | None:
+        """Ask a model, and when its reply fails the checks, tell it why and ask again."""
+        if request.schema is None:
+            request = replace(request, schema=output_schema(self.output))
+        tried: _Tried | None = None
+        for repair in range(self.cascade.policy.repairs + 1):
+            if tried is not None:
+                request = _repaired(request, tried)
+            tried = await self._ask(rung, request, repair=repair > 0)
+            if tried is None or tried.verdict.valid:
+                break
+        return tried
+
+    async def _ask(self, rung: ModelRung, request: Request, *, repair: bool) -> _Tried | None:
+        """One attempt: replay it, or hold, send, settle. None when the backend gave no reply."""
+        key = self._key()
+        done = await self.scope.ledger.find(key)
+        if done is not None and done.completion is not None:
+            return self._judge_completion(rung, request, done.completion, Spend(), repair=repair, replayed=True)
+        request = rung.fit(request, self.scope.meter.room(), self.cascade.policy.min_output)
+        hold = self.scope.meter.hold(rung.quote(request))
+        with tracing.chat_span(rung, request, number=len(self.trail) + 1) as span:
+            try:
+                completion = await self._send(rung, request, hold, key)
+            except _Failed as failed:
+                self._record(
+                    self._attempt(rung, "failed", failed.spend, reason=str(failed.error), repair=repair)
+                )
+                span.fail(failed.error, self.trail[-1])
+                return None
+            tried = self._judge_completion(rung, request, completion, rung.spend(completion), repair=repair)
+            span.finish(tried.attempt, completion)
+            return tried
+
+    async def _send(self, rung: ModelRung, request: Request, hold: Hold, key: str) -> Completion:
+        """Between hold and settle. However it ends, the hold ends with it."""
+        with hold:
+            await self.scope.ledger.open(key, self.scope.meter.path, hold.quote)
+            started = asyncio.get_running_loop().time()
+            try:
+                async with asyncio.timeout(request.timeout_s):
+                    completion = await rung.backend.complete(rung.model, request)
+            except BaseException as error:
+                seconds = asyncio.get_running_loop().time() - started
+                failure = _backend_error(error, rung, request)
+                if failure is not None and not failure.sent:
+                    await self.scope.ledger.close(key, "released")
+                    raise _Failed(failure, Spend(calls=1, seconds=seconds)) from error
+                spend = rung.worst_spend(request, hold.quote, seconds)
+                hold.settle(spend)
+                await self.scope.ledger.close(key, "in_doubt", spend=spend)
+                if failure is None:
+                    raise
+                raise _Failed(failure, spend) from error
+            spend = rung.spend(completion)
+            hold.settle(spend)
+            await self.scope.ledger.close(key, "settled", spend=spend, completion=completion)
+            return completion
+
+    def _judge_completion(
+        self, rung: ModelRung, request: Request, completion: Completion, spend: Spend, *, repair: bool, replayed: bool = False
+    ) -> _Tried:
+        value, verdict = parse_output(self.output, completion.text)
+        if completion.finish_reason == "length" and self.output is not str:
+            verdict = verdict & Verdict(verdict.valid, reason="the reply was cut at its token limit; answer shorter")
+        if verdict.valid:
+            verdict = verdict & run_checks(self.checks, Candidate(request, value, completion))
+        return self._judged(rung, value, completion.text, verdict, spend, repair=repair, replayed=replayed)
+
+    def _judged(
+        self, rung: Rung, value: Any, text: str, verdict: Verdict, spend: Spend, *, repair: bool = False, replayed: bool = False
+    ) -> _Tried:
+        last = rung is self.cascade.rungs[-1]
+        outcome = "rejected" if not verdict.valid else "accepted" if self.cascade.policy.good_enough(verdict, last=last) else "kept"
+        attempt = self._attempt(rung, outcome, spend, verdict.reason, verdict.confidence, repair=repair, replayed=replayed)
+        if outcome == "kept":
+            attempt = replace(
+                attempt, reason=f"confidence {verdict.confidence:.2f} is below {self.cascade.policy.accept:.2f}"
+            )
+        self._record(attempt)
+        tried = _Tried(value, text, verdict, attempt)
+        if verdict.valid and (self.best is None or _confidence(tried) >= _confidence(self.best)):
+            self.best = tried
+        return tried
+
+    def _served(self, tried: _Tried) -> Reply[Any]:
+        served = replace(tried.attempt, outcome="accepted")
+        trail = tuple(served if attempt is tried.attempt else attempt for attempt in self.trail)
+        return Reply(tried.output, tried.text, served.rung, served.kind, served.confidence, trail, self.refusal)
+
+    def _attempt(
+        self,
+        rung: Rung,
+        outcome: Any,
+        spend: Spend,
+        reason: str = "",
+        confidence: float | None = None,
+        *,
+        repair: bool = False,
+        replayed: bool = False,
+    ) -> Attempt:
+        return Attempt(
+            rung.name,
+            "code" if isinstance(rung, CodeRung) else "model",
+            len(self.trail) + 1,
+            outcome,
+            spend,
+            confidence,
+            reason,
+            repair,
+            replayed,
+            in_doubt=spend.in_doubt > 0,
+        )
+
+    def _record(self, attempt: Attempt) -> None:
+        self.trail.append(attempt)
+        self.scope.observe(attempt)
+
+    def _key(self) -> str:
+        return f"{self.scope.key}|{len(self.trail) + 1}"
+
+
+class _Failed(Exception):
+    """An attempt that ended without a reply, and what it is charged."""
+
+    def __init__(self, error: BackendError, spend: Spend) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.spend = spend
+
+
+def _backend_error(error: BaseException, rung: ModelRung, request: Request) -> BackendError | None:
+    """The backend's failure behind an exception; None for a cancellation or a defect, which pass through."""
+    if isinstance(error, BackendError):
+        return error
+    if isinstance(error, TimeoutError):
+        return BackendTimeout(
+            f"'{rung.name}' gave no whole reply within {request.timeout_s:.3g} s. Raise its timeout_s or the budget's seconds."
+        )
+    return None
+
+
+def _repaired(request: Request, tried: _Tried) -> Request:
+    """The same request with the failed reply and what was wrong with it."""
+    complaint = f"That reply was not accepted: {tried.verdict.reason}. Answer again, mending exactly this."
+    turns = (Message("assistant", tried.text), Message("user", complaint))
+    return replace(request, messages=(*request.messages, *turns))
+
+
+def _confidence(tried: _Tried) -> float:
+    return 1.0 if tried.verdict.confidence is None else tried.verdict.confidence

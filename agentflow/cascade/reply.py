@@ -1,0 +1,82 @@
+"""What a call comes back with: the reply, and the trail of attempts behind it. May import budget and messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from agentflow.budget.spend import Spend
+from agentflow.errors import BudgetExceeded
+
+Output = TypeVar("Output", covariant=True)
+RungKind = Literal["code", "model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the checks say of a reply.
+
+    ``confidence`` is the estimated chance, 0 to 1, that the reply is good; None when no check gives one.
+    ``reason`` says why it is not valid, in words that a model can act on.
+    """
+
+    valid: bool
+    confidence: float | None = None
+    reason: str = ""
+
+    def __and__(self, other: Verdict) -> Verdict:
+        """Both must hold: the lesser confidence and every reason are kept."""
+        known = [c for c in (self.confidence, other.confidence) if c is not None]
+        reasons = "; ".join(r for r in (self.reason, other.reason) if r)
+        return Verdict(self.valid and other.valid, min(known, default=None), reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One rung trying one call: what it cost, what the checks said, why it was not enough.
+
+    ``outcome`` is ``accepted``, ``kept`` (valid, but a better rung was left to try), ``rejected`` (failed its
+    checks), ``failed`` (the backend gave no reply) or ``refused`` (the budget has no room; nothing was sent).
+    """
+
+    rung: str
+    kind: RungKind
+    number: int
+    outcome: Literal["accepted", "kept", "rejected", "failed", "refused"]
+    spend: Spend
+    confidence: float | None = None
+    reason: str = ""
+    repair: bool = False
+    replayed: bool = False
+    in_doubt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Generic[Output]):
+    """The answer to a call, typed, with its trail.
+
+    ``output`` is the parsed value, ``text`` what the model wrote. ``refusal`` is set when a dearer rung was
+    not tried because the budget had no room for it.
+    """
+
+    output: Output
+    text: str
+    rung: str
+    kind: RungKind
+    confidence: float | None
+    attempts: tuple[Attempt, ...]
+    refusal: BudgetExceeded | None = None
+
+    @property
+    def spend(self) -> Spend:
+        """What all attempts used together."""
+        return sum((attempt.spend for attempt in self.attempts), Spend())
+
+    @property
+    def escalations(self) -> int:
+        """How many different rungs were tried beyond the first."""
+        tried = {a.rung for a in self.attempts if a.outcome != "refused"}
+        return max(0, len(tried) - 1)
+
+
+AnyReply = Reply[Any]

@@ -1,0 +1,172 @@
+"""Chain: the handle through which every call goes. Meter node, cascade, ledger key and span in one place.
+
+May import cascade and everything below it. ``runtime`` opens chains; ``orchestration`` gives them to agents.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+from agentflow.budget.ledger import Ledger
+from agentflow.budget.meter import Meter
+from agentflow.budget.spend import Spend
+from agentflow.cascade.cascade import CallScope, Cascade
+from agentflow.cascade.checks import Check
+from agentflow.cascade.reply import AnyReply, Attempt, Reply
+from agentflow.errors import UsageError
+from agentflow.messages import Message, Request
+from agentflow.telemetry import tracing
+
+Output = TypeVar("Output")
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One attempt as a job's events tell it: which chain, which call, which attempt."""
+
+    chain: str
+    call: str
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class ChainStatistics:
+    """A snapshot of a chain: calls made, attempts made, what it spent."""
+
+    calls: int
+    attempts: int
+    spent: Spend
+
+
+class Chain:
+    """The sequence of calls made for one task, under one budget.
+
+    Every call is recorded in the ledger under the job, the chain's path and the request's content, so that
+    a repeated run of the same job is answered from the ledger instead of being paid for again.
+
+    Args:
+        meter: the chain's node in the budget tree.
+        cascade: the rungs that serve its calls, unless a call names others.
+        ledger: where attempts are recorded.
+        observe: told of every attempt as it ends.
+
+    Example:
+        >>> async with flow.chain("triage", budget=Budget(usd=0.01)) as chain:     # doctest: +SKIP
+        ...     reply = await chain.call("Which ticket is urgent?", output=Triage)
+        ...     print(reply.output, reply.rung, chain.spend)
+    """
+
+    def __init__(
+        self,
+        meter: Meter,
+        cascade: Cascade,
+        ledger: Ledger,
+        observe: Callable[[CallRecord], None] | None = None,
+    ) -> None:
+        self.meter = meter
+        self.cascade = cascade
+        self._ledger = ledger
+        self._observe = observe
+        self._repeats: Counter[str] = Counter()
+        self._calls = self._attempts = 0
+        self._closed = False
+
+    @property
+    def spend(self) -> Spend:
+        """What the chain has spent so far."""
+        return self.meter.spent
+
+    @overload
+    async def call(
+        self,
+        request: str | Request,
+        *,
+        name: str = "call",
+        checks: tuple[Check, ...] = (),
+        cascade: Cascade | None = None,
+    ) -> Reply[str]: ...
+
+    @overload
+    async def call(
+        self,
+        request: str | Request,
+        *,
+        output: type[Output],
+        name: str = "call",
+        checks: tuple[Check, ...] = (),
+        cascade: Cascade | None = None,
+    ) -> Reply[Output]: ...
+
+    async def call(
+        self,
+        request: str | Request,
+        *,
+        output: type[Any] = str,
+        name: str = "call",
+        checks: tuple[Check, ...] = (),
+        cascade: Cascade | None = None,
+    ) -> AnyReply:
+        """Ask the cascade, within the budget.
+
+        Args:
+            request: a question as text, or a whole Request.
+            output: the type of the reply: str, or anything pydantic can validate. A model is told its schema.
+            name: what the call is, for reports and spans.
+            checks: judges of the reply; all must find it valid.
+            cascade: other rungs than the chain's own.
+
+        Returns:
+            The reply, typed, with its trail of attempts.
+
+        Raises:
+            BudgetExceeded: the budget has no room for any rung that could still answer.
+            CallFailed: no rung gave a valid reply.
+            UsageError: the chain is closed, or the question is empty.
+        """
+        if self._closed:
+            raise UsageError(f"Chain '{self.meter.path}' is closed; open a new one for another call.")
+        if isinstance(request, str):
+            if not request.strip():
+                raise UsageError("The question is empty. Say what you want to know.")
+            request = Request(messages=(Message("user", request),))
+        self._calls += 1
+        with tracing.call_span(name, self.meter.path) as span:
+            scope = CallScope(self.meter, self._ledger, self._key(name, request), self._observer(name))
+            reply = await (cascade or self.cascade).run(request, scope, output, checks)
+            span.served(reply.rung, reply.refusal)
+        return reply
+
+    def statistics(self) -> ChainStatistics:
+        """A snapshot of the chain."""
+        return ChainStatistics(self._calls, self._attempts, self.spend)
+
+    def close(self) -> None:
+        """End the chain: its clock stops and it takes no more calls."""
+        self._closed = True
+        self.meter.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _key(self, name: str, request: Request) -> str:
+        """Content, not order of awaits, names a call; equal requests are counted, so that each is its own."""
+        content = f"{self.meter.path}|{name}|{request.digest()}"
+        self._repeats[content] += 1
+        return f"{content}|{self._repeats[content]}"
+
+    def _observer(self, name: str) -> Callable[[Attempt], None]:
+        def observe(attempt: Attempt) -> None:
+            self._attempts += 1
+            if self._observe is not None:
+                self._observe(CallRecord(self.meter.path, name, attempt))
+
+        return observe
