@@ -122,7 +122,7 @@ class _Climb:
             hold.settle(spend)
             verdict = run_checks(self.checks, Candidate(request, answer.value, None)) & Verdict(True, answer.confidence)
             tried = self._judged(rung, answer.value, "", verdict, spend)
-            span.finish(tried.attempt)
+            span.finish(_facts(tried.attempt))
             return tried
 
     async def _model(self, rung: ModelRung, request: Request) -> _Tried | None:
@@ -146,17 +146,18 @@ class _Climb:
             return self._judge_completion(rung, request, done.completion, Spend(), repair=repair, replayed=True)
         request = rung.fit(request, self.scope.meter.room(), self.cascade.policy.min_output)
         hold = self.scope.meter.hold(rung.quote(request))
-        with tracing.chat_span(rung, request, number=len(self.trail) + 1) as span:
+        model = tracing.ModelFacts(rung.backend.provider, rung.model, rung.backend.in_process, rung.name)
+        with tracing.chat_span(model, request, number=len(self.trail) + 1) as span:
             try:
                 completion = await self._send(rung, request, hold, key)
             except _Failed as failed:
                 self._record(
                     self._attempt(rung, "failed", failed.spend, reason=str(failed.error), repair=repair)
                 )
-                span.fail(failed.error, self.trail[-1])
+                span.fail(failed.error, _facts(self.trail[-1]))
                 return None
             tried = self._judge_completion(rung, request, completion, rung.spend(completion), repair=repair)
-            span.finish(tried.attempt, completion)
+            span.finish(_facts(tried.attempt), completion)
             return tried
 
     async def _send(self, rung: ModelRung, request: Request, hold: Hold, key: str) -> Completion:
@@ -272,6 +273,20 @@ def _repaired(request: Request, tried: _Tried) -> Request:
     complaint = f"That reply was not accepted: {tried.verdict.reason}. Answer again, mending exactly this."
     turns = (Message("assistant", tried.text), Message("user", complaint))
     return replace(request, messages=(*request.messages, *turns))
+
+
+def _facts(attempt: Attempt) -> tracing.AttemptFacts:
+    energy = attempt.spend.energy
+    return tracing.AttemptFacts(
+        attempt.outcome,
+        attempt.reason,
+        attempt.confidence,
+        attempt.spend.nano_usd,
+        (energy.mean, energy.low, energy.high),
+        energy.provenance,
+        attempt.spend.seconds,
+        attempt.replayed,
+    )
 
 
 def _confidence(tried: _Tried) -> float:

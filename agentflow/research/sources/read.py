@@ -1,0 +1,149 @@
+"""The door of the sources room: paths, folders and addresses in, a Reading out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agentflow.errors import SourceError
+from agentflow.research.sources.files import read_file, walk
+from agentflow.research.sources.source import MEGABYTE, Extracted, Reading, ReadLimits, Skipped, Source, is_page
+
+_BATCH = 64
+_PAGES_AT_ONCE = 8
+OnRead = Callable[[Source], None]
+
+
+async def read_sources(
+    origins: Sequence[str],
+    *,
+    limits: ReadLimits | None = None,
+    allow_private: bool = False,
+    on_read: OnRead | None = None,
+) -> Reading:
+    """Read everything that ``origins`` name.
+
+    A source named outright must be readable; one found inside a folder is skipped with a reason when it is not.
+    The same text found twice is kept once.
+
+    Args:
+        origins: paths of files and folders, and http(s) addresses.
+        limits: bounds; the defaults when None.
+        allow_private: fetch pages from private addresses too.
+        on_read: told of each source as it is read.
+
+    Returns:
+        Sources numbered s1, s2, … in the order asked for, folders in sorted order.
+
+    Raises:
+        SourceError: a named source cannot be read, or nothing at all remains.
+    """
+    if not origins:
+        raise SourceError("No sources given. Name files, folders or http(s) addresses to read.")
+    limits = limits or ReadLimits()
+    shelf = _Shelf(on_read)
+    pages = await _fetch_all([o for o in origins if is_page(o)], limits, allow_private=allow_private)
+    for origin in origins:
+        if is_page(origin):
+            shelf.add(origin, pages[origin])
+        else:
+            await _read_path(Path(origin).expanduser(), limits, shelf)
+    if not shelf.sources:
+        reasons = "; ".join(f"{s.origin}: {s.reason}" for s in shelf.skipped[:3]) or "no files in it"
+        raise SourceError(f"Nothing to read in {', '.join(origins)} ({reasons}). Name files with text in them.")
+    return Reading(tuple(shelf.sources), tuple(shelf.skipped))
+
+
+def estimated_bytes(origins: Sequence[str], limits: ReadLimits | None = None) -> int:
+    """About how many bytes reading these will go through; a page counts as one megabyte. Never raises."""
+    limits = limits or ReadLimits()
+    total = 0
+    for origin in origins:
+        path = Path(origin).expanduser()
+        try:
+            if is_page(origin):
+                total += MEGABYTE
+            elif path.is_dir():
+                total += sum(file.stat().st_size for file in walk(path, limits))
+            else:
+                total += path.stat().st_size
+        except (OSError, SourceError):
+            continue
+    return total
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """Sources as they come in: numbered, hashed, without doubles."""
+
+    on_read: OnRead | None
+    sources: list[Source] = field(default_factory=list["Source"])
+    skipped: list[Skipped] = field(default_factory=list["Skipped"])
+    _seen: dict[str, str] = field(default_factory=dict[str, str])
+
+    def add(self, origin: str, found: Extracted) -> None:
+        sha256 = hashlib.sha256(found.text.encode("utf-8", "surrogatepass")).hexdigest()
+        if sha256 in self._seen:
+            self.skipped.append(Skipped(origin, f"same text as {self._seen[sha256]}"))
+            return
+        self._seen[sha256] = origin
+        read_at = datetime.now(UTC).isoformat(timespec="seconds")
+        number = len(self.sources) + 1
+        source = Source(f"s{number}", origin, found.title, found.text, sha256, read_at, found.media_type)
+        self.sources.append(source)
+        if self.on_read is not None:
+            self.on_read(source)
+
+
+async def _read_path(path: Path, limits: ReadLimits, shelf: _Shelf) -> None:
+    if not path.exists():
+        broken = " (a link that leads nowhere)" if path.is_symlink() else ""
+        raise SourceError(f"{path} does not exist{broken}. Check the path.")
+    if not path.is_dir():
+        shelf.add(str(path), await asyncio.to_thread(read_file, path, limits))
+        return
+    files = await asyncio.to_thread(lambda: list(walk(path, limits)))
+    # A batch per thread hop: a thread for each of 20,000 small files would cost more than reading them.
+    for start in range(0, len(files), _BATCH):
+        batch = files[start : start + _BATCH]
+        for file, found in zip(batch, await asyncio.to_thread(_read_batch, batch, limits), strict=True):
+            if isinstance(found, SourceError):
+                shelf.skipped.append(Skipped(str(file), str(found).removeprefix(f"{file} ")))
+            else:
+                shelf.add(str(file), found)
+
+
+def _read_batch(batch: Sequence[Path], limits: ReadLimits) -> list[Extracted | SourceError]:
+    found: list[Extracted | SourceError] = []
+    for file in batch:
+        try:
+            found.append(read_file(file, limits))
+        except SourceError as error:
+            found.append(error)
+    return found
+
+
+async def _fetch_all(addresses: Sequence[str], limits: ReadLimits, *, allow_private: bool) -> dict[str, Extracted]:
+    if not addresses:
+        return {}
+    # aiohttp is slow to import; a job that reads only files does without it.
+    from agentflow.research.sources.pages import read_page
+
+    slots = asyncio.Semaphore(_PAGES_AT_ONCE)
+    pages: dict[str, Extracted] = {}
+
+    async def fetch(address: str) -> None:
+        async with slots:
+            pages[address] = await read_page(address, limits, allow_private=allow_private)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for address in dict.fromkeys(addresses):
+                group.create_task(fetch(address))
+    except* SourceError as errors:
+        raise errors.exceptions[0] from None
+    return pages

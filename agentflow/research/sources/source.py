@@ -1,0 +1,70 @@
+"""What a source is once it has been read. Imports nothing of agentflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Extracted text and where it came from.
+
+    ``text`` is what offsets and ``sha256`` (hex, of its UTF-8 bytes) speak of: decoded, line ends as ``\\n``, nothing
+    else changed for text formats. ``origin`` is the path or address; ``read_at`` ISO 8601 in UTC.
+    """
+
+    id: str
+    origin: str
+    title: str
+    text: str
+    sha256: str
+    read_at: str
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A source that was found and not read, and why."""
+
+    origin: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All that was read, in the order it was asked for."""
+
+    sources: tuple[Source, ...]
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """Bounds on what is read, so that a hostile or careless source cannot take the machine down.
+
+    Bytes are of the file, or of the decompressed body of a page.
+    """
+
+    max_file_bytes: int = 50 * MEGABYTE
+    max_files: int = 50_000
+    max_page_bytes: int = 20 * MEGABYTE
+    page_timeout_s: float = 20.0
+    max_redirects: int = 5
+    max_extracted_chars: int = 100 * MEGABYTE
+    max_pdf_pages: int = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """Text got out of one document, with its title when the format carries one."""
+
+    text: str
+    title: str
+    media_type: str
+
+
+def is_page(origin: str) -> bool:
+    """Whether an origin is an address rather than a path."""
+    return "://" in origin

@@ -1,0 +1,64 @@
+"""Every span and metric attribute name, once.
+
+The ``gen_ai`` names are those of the OpenTelemetry semantic conventions v1.41.1, which are still in development;
+a test compares them with the installed conventions. The ``agentflow`` names are ours. Imports nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SNAPSHOT: Final = "semantic-conventions v1.41.1"
+
+OPERATION_NAME: Final = "gen_ai.operation.name"
+PROVIDER_NAME: Final = "gen_ai.provider.name"
+REQUEST_MODEL: Final = "gen_ai.request.model"
+REQUEST_MAX_TOKENS: Final = "gen_ai.request.max_tokens"
+REQUEST_TEMPERATURE: Final = "gen_ai.request.temperature"
+REQUEST_SEED: Final = "gen_ai.request.seed"
+RESPONSE_ID: Final = "gen_ai.response.id"
+RESPONSE_MODEL: Final = "gen_ai.response.model"
+RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+USAGE_CACHE_READ: Final = "gen_ai.usage.cache_read.input_tokens"
+USAGE_CACHE_CREATION: Final = "gen_ai.usage.cache_creation.input_tokens"
+OUTPUT_TYPE: Final = "gen_ai.output.type"
+CONVERSATION_ID: Final = "gen_ai.conversation.id"
+AGENT_NAME: Final = "gen_ai.agent.name"
+TOKEN_TYPE: Final = "gen_ai.token.type"
+EVALUATION_EVENT: Final = "gen_ai.evaluation.result"
+EVALUATION_NAME: Final = "gen_ai.evaluation.name"
+EVALUATION_LABEL: Final = "gen_ai.evaluation.score.label"
+EVALUATION_VALUE: Final = "gen_ai.evaluation.score.value"
+EVALUATION_EXPLANATION: Final = "gen_ai.evaluation.explanation"
+INPUT_MESSAGES: Final = "gen_ai.input.messages"
+OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
+ERROR_TYPE: Final = "error.type"
+
+# Proposed upstream, not merged: cost of one attempt, on attempt spans only.
+COST_AMOUNT: Final = "gen_ai.usage.cost.amount"
+COST_CURRENCY: Final = "gen_ai.usage.cost.currency"
+COST_SOURCE: Final = "gen_ai.usage.cost.source"
+
+# After the draft of the conventions' new repository.
+WORKFLOW_NAME: Final = "gen_ai.workflow.name"
+
+ENERGY_AMOUNT: Final = "agentflow.usage.energy.amount"
+ENERGY_LOW: Final = "agentflow.usage.energy.low"
+ENERGY_HIGH: Final = "agentflow.usage.energy.high"
+ENERGY_SOURCE: Final = "agentflow.usage.energy.source"
+ATTEMPT_NUMBER: Final = "agentflow.attempt.number"
+ATTEMPT_OUTCOME: Final = "agentflow.attempt.outcome"
+ATTEMPT_REPLAYED: Final = "agentflow.attempt.replayed"
+RUNG_NAME: Final = "agentflow.rung.name"
+RUNG_KIND: Final = "agentflow.rung.kind"
+ESCALATION_REASON: Final = "agentflow.escalation.reason"
+CALL_PATH: Final = "agentflow.call.path"
+JOB_STATE: Final = "agentflow.job.state"
+BUDGET_REFUSED: Final = "agentflow.budget.refused"
+
+METRIC_DURATION: Final = "gen_ai.client.operation.duration"
+METRIC_TOKENS: Final = "gen_ai.client.token.usage"
+METRIC_COST: Final = "gen_ai.client.operation.cost"
+METRIC_ENERGY: Final = "agentflow.energy"
