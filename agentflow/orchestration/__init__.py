@@ -1,0 +1,1 @@
+"""Sub-agents and the plans they work on: ``library`` reads them, ``plan`` orders tasks, ``orchestrator`` runs them."""
