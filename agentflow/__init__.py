@@ -1,0 +1,101 @@
+"""agentflow: agentic work on language models, with the bill in hand.
+
+This is the public face; nothing else is public. Names are loaded when first used, so that ``import agentflow``
+costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentflow.budget.budget import Budget
+    from agentflow.budget.spend import Spend
+    from agentflow.cascade.cascade import Cascade
+    from agentflow.cascade.checks import Candidate, Check, token_confidence
+    from agentflow.cascade.reply import Attempt, Reply, Verdict
+    from agentflow.chain import Chain
+    from agentflow.config import Settings
+    from agentflow.energy.interval import Energy
+    from agentflow.errors import (
+        AgentflowError,
+        BudgetExceeded,
+        CallFailed,
+        ConfigError,
+        SourceError,
+        UnpricedModel,
+        UsageError,
+    )
+    from agentflow.flow import Flow
+    from agentflow.messages import Message, Request, TokenUsage
+    from agentflow.orchestration.agent import Agent
+    from agentflow.research.report import Citation, Claim, Report
+
+__all__ = [
+    "Agent",
+    "AgentflowError",
+    "Attempt",
+    "Budget",
+    "BudgetExceeded",
+    "CallFailed",
+    "Candidate",
+    "Cascade",
+    "Chain",
+    "Check",
+    "Citation",
+    "Claim",
+    "ConfigError",
+    "Energy",
+    "Flow",
+    "Message",
+    "Reply",
+    "Report",
+    "Request",
+    "Settings",
+    "SourceError",
+    "Spend",
+    "TokenUsage",
+    "UnpricedModel",
+    "UsageError",
+    "Verdict",
+    "__version__",
+    "token_confidence",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Agent": "orchestration.agent",
+    "Attempt": "cascade.reply",
+    "Budget": "budget.budget",
+    "Candidate": "cascade.checks",
+    "Cascade": "cascade.cascade",
+    "Chain": "chain",
+    "Check": "cascade.checks",
+    "Citation": "research.report",
+    "Claim": "research.report",
+    "Energy": "energy.interval",
+    "Flow": "flow",
+    "Message": "messages",
+    "Reply": "cascade.reply",
+    "Report": "research.report",
+    "Request": "messages",
+    "Settings": "config",
+    "Spend": "budget.spend",
+    "TokenUsage": "messages",
+    "Verdict": "cascade.reply",
+    "token_confidence": "cascade.checks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'agentflow' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"agentflow.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

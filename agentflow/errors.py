@@ -122,9 +122,13 @@ class BackendError(RunError):
 
 
 class BackendUnavailable(BackendError):
-    """Nothing was generated: the server refused the connection, is overloaded (429) or is down (503)."""
+    """Nothing was generated: the server refused the connection, is overloaded (429) or is down (503).
+
+    ``retry_after_s`` is how long the server asked to be left alone, when it said so.
+    """
 
     sent = False
+    retry_after_s: float | None = None
 
 
 class BackendTimeout(BackendError):

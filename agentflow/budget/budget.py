@@ -55,14 +55,14 @@ class Budget:
         return None if self.joules is None else int(Decimal(str(self.joules)) * MICRO)
 
     def share(self, part: float) -> Budget:
-        """The limits of a child that may use at most ``part`` (0 to 1] of each of these; seconds stay whole."""
+        """The limits of a child that may use at most ``part`` (0 to 1] of each of these."""
         if not 0.0 < part <= 1.0:
             raise UsageError(f"A budget share must be above 0 and at most 1, got {part}.")
         return Budget(
             usd=None if self.usd is None else Decimal(str(self.usd)) * Decimal(str(part)),
             joules=None if self.joules is None else self.joules * part,
             tokens=None if self.tokens is None else max(1, int(self.tokens * part)),
-            seconds=self.seconds,
+            seconds=None if self.seconds is None else self.seconds * part,
         )
 
 

@@ -64,13 +64,16 @@ class Orchestrator:
         return outcomes
 
     async def _one(self, task: Task, inputs: Mapping[str, Any]) -> Outcome:
-        chain = self._runtime.chain(
-            task.name,
-            parent=self._job,
-            cascade=task.agent.cascade,
-            share=task.agent.budget_share,
-            observe=self._on_call,
-        )
+        try:
+            chain = self._runtime.chain(
+                task.name,
+                parent=self._job,
+                cascade=task.agent.cascade,
+                share=task.agent.budget_share,
+                observe=self._on_call,
+            )
+        except AgentflowError as error:
+            return Outcome(error=error)
         self._on_task(task, "started", chain.meter)
         state: TaskState = "failed"
         try:

@@ -1,0 +1,188 @@
+"""The OpenAI chat dialect: a Request as JSON, a reply's JSON as values. Shared by every backend. Imports messages, errors.
+
+Everything a server sends is checked before it is believed; counts that make no sense are treated as not sent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from agentflow.errors import BadReply
+from agentflow.messages import FinishReason, Message, Request, ToolCall, TokenUsage
+
+_MOST_TOKENS = 100_000_000
+_MOST_REPLY_CHARS = 8_000_000
+_REASONS: dict[str, FinishReason] = {
+    "stop": "stop", "length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter",
+}  # fmt: skip
+
+
+def request_json(model: str, request: Request) -> dict[str, Any]:
+    """The body of POST /chat/completions."""
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [_message_json(message) for message in request.messages],
+        "temperature": request.temperature,
+    }
+    if request.max_output_tokens is not None:
+        body["max_tokens"] = request.max_output_tokens
+    if request.seed is not None:
+        body["seed"] = request.seed
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.logprobs:
+        body["logprobs"] = True
+    if request.tools:
+        body["tools"] = [
+            {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": dict(t.parameters)}}
+            for t in request.tools
+        ]
+    if request.schema is not None:
+        schema = {"name": request.schema.name, "schema": dict(request.schema.schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return body
+
+
+@dataclass(slots=True)
+class Gathered:
+    """A reply as its chunks come in, or all at once."""
+
+    text: list[str] = field(default_factory=list[str])
+    calls: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
+    logprobs: list[float] = field(default_factory=list[float])
+    finish: FinishReason | None = None
+    usage: Mapping[str, Any] | None = None
+    timings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    id: str | None = None
+    model: str | None = None
+    joules: float | None = None
+    _size: int = 0
+
+    def add(self, chunk: Any) -> bool:
+        """Take in one chunk, or a whole reply. Returns whether it carried content.
+
+        Raises:
+            BadReply: it is not a chat completion, or the reply grows beyond all sense.
+        """
+        data = _mapping(chunk)
+        if data is None:
+            raise BadReply(f"The server sent {_shown(chunk)} where a chat completion was due.")
+        self.id = _text(data.get("id")) or self.id
+        self.model = _text(data.get("model")) or self.model
+        self.usage = _mapping(data.get("usage")) or self.usage
+        self.timings = _mapping(data.get("timings")) or self.timings
+        self.joules = _reported_joules(data, self.joules)
+        choices = data.get("choices")
+        if not isinstance(choices, list):
+            raise BadReply(f"The server's reply has no list of choices: {_shown(chunk)}.")
+        return self._choice(_mapping(cast("list[Any]", choices)[0])) if choices else False
+
+    def _choice(self, choice: Mapping[str, Any] | None) -> bool:
+        if choice is None:
+            raise BadReply("The server's reply has a choice that is not an object.")
+        part = _mapping(choice.get("delta")) or _mapping(choice.get("message")) or {}
+        content = part.get("content")
+        if content is not None and not isinstance(content, str):
+            raise BadReply(f"The server's reply has content of type {type(content).__name__}, not text.")
+        if content:
+            self.text.append(content)
+            self._size += len(content)
+            if self._size > _MOST_REPLY_CHARS:
+                raise BadReply(f"The reply is longer than {_MOST_REPLY_CHARS:,} characters; it was cut off there.")
+        for place, call in enumerate(_items(part.get("tool_calls"))):
+            self._tool_call(place, call)
+        self.logprobs.extend(_logprobs(choice.get("logprobs")))
+        reason = choice.get("finish_reason")
+        if isinstance(reason, str):
+            self.finish = _REASONS.get(reason, "stop")
+        return bool(content) or bool(part.get("tool_calls"))
+
+    def _tool_call(self, place: int, call: Mapping[str, Any]) -> None:
+        index = call.get("index")
+        entry = self.calls.setdefault(index if isinstance(index, int) else place, {"id": "", "name": "", "arguments": ""})
+        entry["id"] = _text(call.get("id")) or entry["id"]
+        function = _mapping(call.get("function")) or {}
+        entry["name"] += _text(function.get("name")) or ""
+        entry["arguments"] += _text(function.get("arguments")) or ""
+
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls, in order."""
+        return tuple(ToolCall(c["id"], c["name"], c["arguments"]) for _, c in sorted(self.calls.items()))
+
+
+def usage_of(data: Mapping[str, Any] | None) -> TokenUsage | None:
+    """A usage object as counts, or None when it is missing or cannot be true."""
+    if data is None:
+        return None
+    prompt, reply = _count(data.get("prompt_tokens")), _count(data.get("completion_tokens"))
+    if prompt is None or reply is None:
+        return None
+    prompt_details = _mapping(data.get("prompt_tokens_details")) or {}
+    reply_details = _mapping(data.get("completion_tokens_details")) or {}
+    cached = _count(prompt_details.get("cached_tokens")) or 0
+    written = _count(prompt_details.get("cache_creation_tokens")) or _count(data.get("cache_creation_input_tokens")) or 0
+    reasoning = _count(reply_details.get("reasoning_tokens")) or 0
+    cached = min(cached, prompt)
+    return TokenUsage(prompt, reply, cached, min(written, prompt - cached), min(reasoning, reply), "provider")
+
+
+def seconds(timings: Mapping[str, Any], key: str) -> float | None:
+    """Milliseconds of llama.cpp's timings as seconds; None when they are missing or make no sense."""
+    value = timings.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        return None
+    return value / 1000.0
+
+
+def _message_json(message: Message) -> dict[str, Any]:
+    body: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        body["tool_calls"] = [
+            {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
+            for c in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        body["tool_call_id"] = message.tool_call_id
+    return body
+
+
+def _logprobs(value: Any) -> list[float]:
+    tokens = _items((_mapping(value) or {}).get("content"))
+    found = [token.get("logprob") for token in tokens]
+    return [float(p) for p in found if isinstance(p, (int, float)) and not isinstance(p, bool) and math.isfinite(p)]
+
+
+def _reported_joules(data: Mapping[str, Any], before: float | None) -> float | None:
+    usage = _mapping(data.get("usage")) or {}
+    for place, key, factor in ((data, "energy_joules", 1.0), (usage, "energy_joules", 1.0), (data, "energy_kwh", 3.6e6)):
+        value = place.get(key)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value) * factor
+    return before
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_TOKENS:
+        return None
+    return int(value)
+
+
+def _mapping(value: Any) -> Mapping[str, Any] | None:
+    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else None
+
+
+def _items(value: Any) -> list[Mapping[str, Any]]:
+    if not isinstance(value, list):
+        return []
+    return [item for item in map(_mapping, cast("list[Any]", value)) if item is not None]
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:120]

@@ -1,0 +1,100 @@
+"""Flow: the one object an app builder holds. Opens chains, runs jobs, closes what it opened.
+
+On a floor of its own above jobs, because it runs them. Imports jobs, runtime, config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from agentflow.budget.budget import Budget
+from agentflow.chain import Chain
+from agentflow.config import BudgetSettings, Settings, load_settings
+from agentflow.jobs.research import run_research
+from agentflow.jobs.runs import RunStore
+from agentflow.research.pipeline import ResearchTask
+from agentflow.research.report import Report
+from agentflow.runtime import Runtime
+
+
+class Flow:
+    """Settings at work: chains to call models through, and research jobs.
+
+    Example:
+        >>> async with Flow.from_config() as flow:                       # doctest: +SKIP
+        ...     report = await flow.research("What limits inference?", sources=["docs"], budget=Budget(usd=0.25))
+        ...     print(report.answered, report.claims[0].text)
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.runtime = Runtime(self.settings)
+        self.runs = RunStore(self.settings.stores.runs)
+
+    @classmethod
+    def from_config(cls, path: str | Path | None = None) -> Self:
+        """A flow from agentflow.toml, the environment, or nothing at all.
+
+        Args:
+            path: the configuration file; when None it is looked for as ``load_settings`` says.
+
+        Raises:
+            ConfigError: the configuration says something that cannot be.
+        """
+        return cls(load_settings(Path(path) if path is not None else None))
+
+    def chain(self, name: str, *, budget: Budget | None = None, cascade: str = "default") -> Chain:
+        """Open a chain: every call through it is metered under one budget.
+
+        Args:
+            name: what it is called in reports and spans.
+            budget: its limits; those of the configuration when None.
+            cascade: which rungs serve it. Code rungs belong to jobs, so a chain climbs the model rungs only.
+
+        Raises:
+            UnpricedModel: a model of the cascade has no known price.
+        """
+        return self.runtime.chain(name, budget=budget or budget_of(self.settings.budget), cascade=cascade)
+
+    async def research(
+        self, question: str, sources: Sequence[str | Path], *, budget: Budget | None = None, allow_private: bool = False
+    ) -> Report:
+        """Answer a question from sources, every claim with verified citations.
+
+        Args:
+            question: what you want to know.
+            sources: paths of files and folders, and http(s) addresses.
+            budget: limits of the job; those of the configuration when None.
+            allow_private: fetch pages from private addresses too.
+
+        Returns:
+            The report. Its run folder is ``flow.runs.run(report.job)``. A budget that ends the job early is no
+            error: ``report.ending`` says which limit it was and what was left undone.
+
+        Raises:
+            SourceError: a source cannot be read.
+            UsageError: the question is empty.
+        """
+        task = ResearchTask(question, tuple(str(source) for source in sources), allow_private)
+        finished = await run_research(self.runtime, task, budget or budget_of(self.settings.budget))
+        return finished.report
+
+    async def aclose(self) -> None:
+        """Close every backend that was opened. Closing twice changes nothing."""
+        await self.runtime.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def budget_of(settings: BudgetSettings) -> Budget:
+    """The configured limits as a Budget."""
+    return Budget(usd=settings.usd, joules=settings.joules, tokens=settings.tokens, seconds=settings.seconds)

@@ -1,0 +1,146 @@
+"""Assembly: what a job found and spent, as a Report. Imports report, evidence, budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from agentflow.budget.budget import Currency
+from agentflow.budget.meter import Meter, amount_text
+from agentflow.budget.money import decimal_text
+from agentflow.budget.spend import Spend
+from agentflow.chain import CallRecord
+from agentflow.research.citations import Verified
+from agentflow.research.evidence import Evidence
+from agentflow.research.report import (
+    AttemptLine,
+    Ending,
+    EnergyFigure,
+    Limit,
+    MeterLine,
+    Report,
+    SkippedSource,
+    SourceEntry,
+    SubQuestion,
+)
+from agentflow.research.report import Meter as MeterFigures
+from agentflow.research.retrieval import Bm25Index
+from agentflow.research.sources import Reading
+from agentflow.research.sources.store import stored_name
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a job has so far; every part may still be missing when it is stopped."""
+
+    job: str
+    question: str = ""
+    reading: Reading | None = None
+    index: Bm25Index | None = None
+    sub_questions: tuple[str, ...] = ()
+    evidence: Evidence | None = None
+    verified: Verified | None = None
+    rungs: dict[str, str] = field(default_factory=dict[str, str])
+    records: list[CallRecord] = field(default_factory=list[CallRecord])
+    undone: list[str] = field(default_factory=list[str])
+    ending: Ending | None = None
+
+
+def assemble(findings: Findings, meter: Meter) -> Report:
+    """The report of a job in its present state."""
+    reading = findings.reading or Reading((), ())
+    verified = findings.verified or Verified((), ())
+    answered = {claim.question for claim in verified.claims}
+    cited = {citation.source_id for claim in verified.claims for citation in claim.citations}
+    return Report(
+        job=findings.job,
+        question=findings.question,
+        answered=bool(verified.claims),
+        sub_questions=tuple(
+            SubQuestion(text=text, answered=number in answered) for number, text in enumerate(findings.sub_questions)
+        ),
+        claims=verified.claims,
+        unsupported=verified.unsupported,
+        sources=tuple(
+            SourceEntry(
+                id=source.id,
+                origin=source.origin,
+                title=source.title,
+                sha256=source.sha256,
+                read_at=source.read_at,
+                media_type=source.media_type,
+                characters=len(source.text),
+                file=stored_name(source.id),
+            )
+            for source in reading.sources
+            if source.id in cited
+        ),
+        sources_read=len(reading.sources),
+        skipped=tuple(SkippedSource(origin=s.origin, reason=s.reason) for s in reading.skipped),
+        rungs=findings.rungs,
+        meter=MeterFigures(
+            total=_line(meter),
+            parts=tuple(_line(child) for child in meter.children),
+            limits=_limits(meter),
+            attempts=tuple(_attempt(record) for record in findings.records),
+        ),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        ending=findings.ending,
+    )
+
+
+def _line(node: Meter) -> MeterLine:
+    spent = node.spent
+    return MeterLine(
+        node=node.name,
+        calls=spent.calls,
+        input_tokens=spent.usage.input,
+        cached_input_tokens=spent.usage.cached_input,
+        output_tokens=spent.usage.output,
+        usd=decimal_text(spent.nano_usd),
+        joules=_energy(spent),
+        seconds=round(spent.seconds, 4),
+        in_doubt_calls=spent.in_doubt,
+    )
+
+
+def _energy(spent: Spend) -> EnergyFigure:
+    energy = spent.energy
+    return EnergyFigure(
+        mean=round(energy.mean, 6), low=round(energy.low, 6), high=round(energy.high, 6), provenance=energy.provenance
+    )
+
+
+def _limits(node: Meter) -> tuple[Limit, ...]:
+    budget, spent = node.budget, node.spent
+    figures: tuple[tuple[Currency, float | None, float], ...] = (
+        ("tokens", budget.tokens, spent.tokens),
+        ("usd", budget.nano_usd, spent.nano_usd),
+        ("joules", budget.microjoules, spent.microjoules),
+        ("seconds", budget.seconds, spent.seconds),
+    )
+    return tuple(
+        Limit(currency=currency, limit=amount_text(currency, limit), spent=amount_text(currency, used))
+        for currency, limit, used in figures
+        if limit is not None
+    )
+
+
+def _attempt(record: CallRecord) -> AttemptLine:
+    attempt = record.attempt
+    kind: Literal["code", "model"] = attempt.kind
+    # A reply that was kept may still have served in the end; the trail of the call says so by its last word.
+    served = attempt.outcome == "accepted"
+    return AttemptLine(
+        call=f"{record.chain.split('/', 1)[-1]}/{record.call}",
+        rung=attempt.rung,
+        kind=kind,
+        served=served,
+        verdict="accepted" if served else f"{attempt.outcome}: {attempt.reason}" if attempt.reason else attempt.outcome,
+        confidence=attempt.confidence,
+        tokens=attempt.spend.tokens,
+        usd=decimal_text(attempt.spend.nano_usd),
+        joules=round(attempt.spend.energy.mean, 6),
+        seconds=round(attempt.spend.seconds, 4),
+    )

@@ -1,0 +1,284 @@
+"""The walk of a research job: read, plan, retrieve, synthesise, verify, report. Imports orchestration and this room.
+
+However a job ends (done, out of budget, interrupted) it reports what it has, and what was left undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agentflow.budget.meter import Meter
+from agentflow.budget.spend import Quote
+from agentflow.cascade.reply import AnyReply
+from agentflow.cascade.rung import Answer
+from agentflow.chain import CallRecord, Chain
+from agentflow.errors import BudgetExceeded, UsageError
+from agentflow.messages import Message, Request
+from agentflow.orchestration.agent import Agent
+from agentflow.orchestration.library import shipped_agents
+from agentflow.orchestration.orchestrator import Orchestrator, TaskState
+from agentflow.orchestration.plan import Outcome, Plan, Task
+from agentflow.research.assembly import Findings, assemble
+from agentflow.research.citations import verify_draft
+from agentflow.research.corpus import Corpus
+from agentflow.research.embedding_rung import embedding_rung
+from agentflow.research.evidence import Draft, Evidence
+from agentflow.research.planning import Plan as ResearchPlan
+from agentflow.research.planning import Planning, heuristic_plan, plan_check, planning_request
+from agentflow.research.report import Ending, Report
+from agentflow.research.retrieval import Bm25Index, Hit
+from agentflow.research.sources import Reading, ReadLimits, estimated_bytes, read_sources
+from agentflow.research.sources.source import MEGABYTE
+from agentflow.research.synthesis import Synthesis, draft_check, extractive_draft, synthesis_request
+from agentflow.runtime import Runtime
+
+Emit = Callable[[str, Mapping[str, Any]], None]
+_READER = Agent("sources", "Reads the sources and indexes them.", "")
+# CPU seconds held for reading and indexing: a floor, and so much a megabyte of text.
+_READING_CPU_S, _READING_CPU_S_PER_MB = 0.5, 0.6
+_LONGEST_QUESTION = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class ResearchTask:
+    """What was asked: a question, and where to look."""
+
+    question: str
+    origins: tuple[str, ...]
+    allow_private: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a question that is none."""
+        if not self.question.strip():
+            raise UsageError("The question is empty. Ask something, in quotation marks.")
+        if len(self.question) > _LONGEST_QUESTION:
+            raise UsageError(
+                f"The question has {len(self.question):,} characters; the most is {_LONGEST_QUESTION:,}. "
+                "Ask shorter, and give long material as a source."
+            )
+
+
+class ResearchJob:
+    """One research job from question to report.
+
+    Args:
+        runtime: rungs, prices, ledger.
+        meter: the job's node of the budget tree; its name is the job's id.
+        emit: told of everything that happens, as (kind, data).
+    """
+
+    def __init__(self, runtime: Runtime, meter: Meter, emit: Emit) -> None:
+        self._runtime = runtime
+        self._settings = runtime.settings.research
+        self._meter = meter
+        self._emit = emit
+        self._orchestrator = Orchestrator(runtime, meter, self._on_call, self._on_task)
+        self._agents = shipped_agents()
+        self.findings = Findings(job=meter.name)
+
+    async def run(self, task: ResearchTask) -> Report:
+        """Walk the whole way.
+
+        Returns:
+            The report; ``ending`` is set when the budget or an interruption stopped the job early.
+
+        Raises:
+            AgentflowError: the sources cannot be read, or a model is configured that cannot serve.
+        """
+        self.findings.question = task.question
+        for agent in ("planner", "synthesis"):
+            # A model without a price, or not configured, is told before anything is spent.
+            self._runtime.cascade(self._agents[agent].cascade)
+        try:
+            await self._prepare(task)
+            await self._answer()
+        except BudgetExceeded as refused:
+            self._end_by(refused)
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None:
+                current.uncancel()
+            self.findings.ending = Ending(
+                reason="interrupted",
+                message="Interrupted; this is what was found until then.",
+                undone=self._undone(),
+            )
+            await self._quote_what_is_there()
+        self._meter.close()
+        return assemble(self.findings, self._meter)
+
+    async def _prepare(self, task: ResearchTask) -> None:
+        """Read the sources and plan, side by side."""
+        planning = Planning(task.question.strip(), self._settings.sub_questions)
+        outcomes = await self._orchestrator.run(
+            Plan(
+                (
+                    Task("sources", _READER, lambda chain, _: self._read(chain, task)),
+                    Task("planner", self._agents["planner"], lambda chain, _: self._plan(chain, planning)),
+                )
+            )
+        )
+        _raise_any(outcomes)
+
+    async def _answer(self) -> None:
+        """Retrieve for every sub-question side by side, then synthesise over all of it."""
+        questions = self.findings.sub_questions
+        names = tuple(f"retrieval-{number}" for number in range(1, len(questions) + 1))
+        tasks = [
+            Task(name, self._agents["retrieval"], self._retrieval(question))
+            for name, question in zip(names, questions, strict=True)
+        ]
+
+        async def synthesise(chain: Chain, found: Mapping[str, Any]) -> None:
+            hits = [found.get(name, []) for name in names]
+            self._gather(hits)
+            await self._synthesise(chain)
+
+        tasks.append(Task("synthesis", self._agents["synthesis"], synthesise, needs=names))
+        outcomes = await self._orchestrator.run(Plan(tuple(tasks)))
+        _raise_any(outcomes)
+
+    async def _read(self, chain: Chain, task: ResearchTask) -> None:
+        megabytes = await asyncio.to_thread(estimated_bytes, task.origins, self._limits()) / MEGABYTE
+        cpu_s = _READING_CPU_S + _READING_CPU_S_PER_MB * megabytes
+        rung = self._runtime.code_rung("reader and BM25 index", self._reading, max_cpu_s=cpu_s)
+        request = Request((Message("user", "\n".join(task.origins)),), inputs=task)
+        reply = await chain.call(request, output=object, name="read", cascade=self._runtime.code(rung))
+        self._served("reading", chain, reply)
+
+    async def _reading(self, task: ResearchTask) -> Answer:
+        room = self._meter.room().seconds
+        try:
+            async with asyncio.timeout(room):
+                reading = await read_sources(task.origins, limits=self._limits(), allow_private=task.allow_private)
+                self.findings.reading = reading
+                self._emit("sources.read", {"sources": len(reading.sources), "skipped": len(reading.skipped)})
+                self.findings.index = await asyncio.to_thread(self._index, reading)
+        except TimeoutError:
+            # The job's seconds are gone: the meter says so in its own words.
+            self._meter.hold(Quote()).release()
+            raise
+        return Answer(True)
+
+    def _index(self, reading: Reading) -> Bm25Index:
+        return Bm25Index.build(Corpus.build(reading.sources, chunk_chars=self._settings.chunk_chars))
+
+    async def _plan(self, chain: Chain, planning: Planning) -> None:
+        agent = self._agents["planner"]
+        code = self._runtime.code_rung("heuristic planner", heuristic_plan, max_cpu_s=0.1)
+        reply = await chain.call(
+            planning_request(agent.instructions, planning),
+            output=ResearchPlan,
+            name="plan",
+            checks=(plan_check,),
+            cascade=self._runtime.cascade(agent.cascade, code),
+        )
+        self.findings.sub_questions = tuple(part.strip() for part in reply.output.sub_questions)
+        self._served("planning", chain, reply)
+
+    def _retrieval(self, question: str) -> Callable[[Chain, Mapping[str, Any]], Any]:
+        async def retrieve(chain: Chain, _: Mapping[str, Any]) -> list[Hit]:
+            index = self.findings.index
+            assert index is not None
+            rung = embedding_rung(self._runtime, index, self._settings)
+            request = Request((Message("user", question),), inputs=question)
+            reply = await chain.call(request, output=list[Hit], name="retrieve", cascade=self._runtime.code(rung))
+            self._served("retrieval", chain, reply)
+            return reply.output
+
+        return retrieve
+
+    def _gather(self, hits: list[list[Hit]]) -> None:
+        questions, most = self.findings.sub_questions, self._settings.most_passages
+        self.findings.evidence = Evidence.gather(self.findings.question, questions, hits, most)
+
+    async def _synthesise(self, chain: Chain, *, code_only: bool = False) -> None:
+        evidence, index = self.findings.evidence, self.findings.index
+        assert evidence is not None and index is not None
+        task = Synthesis(evidence, index.lexicon, self._settings.support, self._settings.answerable)
+        agent = self._agents["synthesis"]
+        code = self._runtime.code_rung("extractive synthesiser", extractive_draft, max_cpu_s=1.0)
+        # Without a passage there is nothing that a model could read better than code.
+        plain = code_only or not evidence.passages
+        cascade = self._runtime.code(code) if plain else self._runtime.cascade(agent.cascade, code)
+        reply = await chain.call(
+            synthesis_request(agent.instructions, task),
+            output=Draft,
+            name="synthesise",
+            checks=(draft_check,),
+            cascade=cascade,
+        )
+        self.findings.verified = verify_draft(reply.output, evidence, index.lexicon, self._settings.support)
+        self._served("synthesis", chain, reply)
+
+    async def _quote_what_is_there(self) -> None:
+        """After an interruption: code alone answers from the evidence there is, if the budget has room for it."""
+        if self.findings.evidence is None or self.findings.verified is not None:
+            return
+        chain = self._runtime.chain("synthesis-partial", parent=self._meter, observe=self._on_call)
+        async with chain:
+            try:
+                await self._synthesise(chain, code_only=True)
+            except BudgetExceeded:
+                return
+
+    def _served(self, step: str, chain: Chain, reply: AnyReply) -> None:
+        self.findings.rungs[step] = f"{reply.rung} ({reply.kind})"
+        # Only the whole call knows which of its attempts served: each chain here makes one call.
+        for place, record in enumerate(self.findings.records):
+            if record.chain == chain.meter.path:
+                self.findings.records[place] = replace(record, attempt=reply.attempts[record.attempt.number - 1])
+        if reply.refusal is not None:
+            undone = f"{step} by a model rung"
+            self.findings.undone.append(undone)
+            self._end_by(reply.refusal)
+
+    def _end_by(self, refused: BudgetExceeded) -> None:
+        currency: Any = refused.refusal.currency
+        self.findings.ending = Ending(reason="budget", currency=currency, message=str(refused), undone=self._undone())
+        self._emit("budget.refused", {"currency": currency, "message": str(refused)})
+
+    def _undone(self) -> tuple[str, ...]:
+        steps = ("reading", "planning", "retrieval", "synthesis")
+        return (*self.findings.undone, *(step for step in steps if step not in self.findings.rungs))
+
+    def _limits(self) -> ReadLimits:
+        bounds = self._runtime.settings.sources
+        return ReadLimits(
+            max_file_bytes=int(bounds.max_file_mb * MEGABYTE),
+            max_files=bounds.max_files,
+            max_page_bytes=int(bounds.max_page_mb * MEGABYTE),
+            page_timeout_s=bounds.page_timeout_s,
+        )
+
+    def _on_call(self, record: CallRecord) -> None:
+        self.findings.records.append(record)
+        attempt = record.attempt
+        self._emit(
+            "attempt",
+            {
+                "chain": record.chain,
+                "call": record.call,
+                "rung": attempt.rung,
+                "kind": attempt.kind,
+                "outcome": attempt.outcome,
+                "reason": attempt.reason,
+                "tokens": attempt.spend.tokens,
+                "nano_usd": attempt.spend.nano_usd,
+                "joules": attempt.spend.energy.mean,
+                "seconds": attempt.spend.seconds,
+            },
+        )
+
+    def _on_task(self, task: Task, state: TaskState, meter: Meter) -> None:
+        self._emit(f"task.{state}", {"task": task.name, "agent": task.agent.name, "meter": meter.path})
+
+
+def _raise_any(outcomes: Mapping[str, Outcome]) -> None:
+    """Raise the first error of a plan; a refused budget only when nothing worse happened, for it has a report."""
+    errors = [outcome.error for outcome in outcomes.values() if outcome.error is not None]
+    for error in sorted(errors, key=lambda error: isinstance(error, BudgetExceeded)):
+        raise error
