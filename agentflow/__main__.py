@@ -1,0 +1,6 @@
+"""``python -m agentflow``."""
+
+from agentflow.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The ``agentflow`` command: loads a command's file only when it is run, so that --help is quick.
+
+Exit codes: 0 done; 1 a run failed; 2 you asked for something that cannot be done; 3 the budget ended the job;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from agentflow.errors import AgentflowError, BudgetExceeded, UsageError
+
+_COMMANDS = {
+    "research": "Answer a question from sources, with citations that are verified.",
+    "report": "Print the report of an earlier job.",
+    "models": "List the configured models: price, energy, latency, whether each can be reached.",
+    "doctor": "Say what is missing, and how to get it.",
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command's file when the command is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"agentflow.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="agentflow")
+def cli() -> None:
+    """Agentic work on language models, with the bill in hand."""
+
+
+def main() -> None:
+    """Run the command line: every failure is one line and an exit code, never a traceback."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except BudgetExceeded as error:
+        _tell(error)
+        sys.exit(3)
+    except UsageError as error:
+        _tell(error)
+        sys.exit(2)
+    except AgentflowError as error:
+        _tell(error)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(error: AgentflowError) -> None:
+    click.echo(f"agentflow: {error}", err=True)

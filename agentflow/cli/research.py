@@ -1,0 +1,103 @@
+"""``agentflow research``: a question and sources in, a cited report and the meter out."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agentflow.budget.budget import Budget
+from agentflow.cli.progress import show_progress
+from agentflow.config import Settings, load_settings
+from agentflow.flow import budget_of
+from agentflow.jobs.research import FinishedJob, run_research
+from agentflow.research.pipeline import ResearchTask
+from agentflow.runtime import Runtime
+from agentflow.telemetry.export import export_if_asked
+
+_EXIT = {"budget": 3, "interrupted": 130, "error": 1}
+
+
+@click.command("research")
+@click.argument("question")
+@click.argument("sources", nargs=-1, required=True, metavar="PATH|URL...")
+@click.option("--max-usd", metavar="DOLLARS", help="Most dollars the job may spend.")
+@click.option("--max-joules", metavar="JOULES", help="Most joules the job may spend.")
+@click.option("--max-tokens", metavar="TOKENS", help="Most tokens, input and output together.")
+@click.option("--max-seconds", metavar="SECONDS", help="Most seconds of wall clock.")
+@click.option("--allow-private", is_flag=True, help="Fetch pages from private, loopback and link-local addresses too.")
+@click.option("--max-file-mb", type=float, help="Largest file to read, in megabytes.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for this run; must not exist yet.")
+@click.option("--config", type=click.Path(path_type=Path), help="Configuration file instead of ./agentflow.toml.")
+@click.option("--json", "as_json", is_flag=True, help="Print report.json alone.")
+def command(question: str, sources: tuple[str, ...], **options: Any) -> int:
+    """Answer QUESTION from files, folders and pages; every claim cites a verbatim span.
+
+    A limit is enforced before each call. When one ends the job, what there is is delivered and the exit code is 3.
+    """
+    settings = _settings(options)
+    task = ResearchTask(question, sources, options["allow_private"] or settings.sources.allow_private)
+    budget = _budget(options, settings)
+    export_if_asked()
+    finished = asyncio.run(_run(settings, task, budget, options["out"], quiet=options["as_json"]))
+    if options["as_json"]:
+        click.echo(finished.report.model_dump_json(indent=2))
+    else:
+        from rich.console import Console
+
+        from agentflow.research.rendering.terminal import render
+
+        render(finished.report, finished.folder.texts(finished.report), Console(highlight=False), finished.folder.path)
+    ending = finished.report.ending
+    return 0 if ending is None else _EXIT[ending.reason]
+
+
+async def _run(
+    settings: Settings, task: ResearchTask, budget: Budget, out: Path | None, *, quiet: bool
+) -> FinishedJob:
+    runtime = Runtime(settings)
+    current = asyncio.current_task()
+    assert current is not None
+    # The first Ctrl-C ends the job with what it has; a second one ends the program.
+    loop = asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        current.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        with show_progress(quiet=quiet) as observe:
+            return await run_research(runtime, task, budget, out=out, observe=observe)
+    finally:
+        await runtime.aclose()
+
+
+def _settings(options: dict[str, Any]) -> Settings:
+    settings = load_settings(options["config"])
+    if options["max_file_mb"] is not None:
+        if options["max_file_mb"] <= 0:
+            raise click.UsageError("--max-file-mb must be above 0.")
+        bounds = settings.sources.model_copy(update={"max_file_mb": options["max_file_mb"]})
+        settings = settings.model_copy(update={"sources": bounds})
+    return settings
+
+
+def _budget(options: dict[str, Any], settings: Settings) -> Budget:
+    """The limits of the command line, each over the configured one."""
+    configured = budget_of(settings.budget)
+
+    def either(name: str, value: Any) -> Any:
+        return options[f"max_{name}"] if options[f"max_{name}"] is not None else value
+
+    usd: Decimal | float | str | None = either("usd", configured.usd)
+    return Budget(
+        usd=usd,
+        joules=either("joules", configured.joules),
+        tokens=either("tokens", configured.tokens),
+        seconds=either("seconds", configured.seconds),
+    )

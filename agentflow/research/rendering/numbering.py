@@ -1,0 +1,128 @@
+"""What every rendering shares: numbered citations, sections, figures as words. Imports report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agentflow.budget.budget import Currency
+from agentflow.budget.money import format_usd, nano_from_decimal
+from agentflow.energy.interval import format_joules
+from agentflow.research.report import Citation, Claim, EnergyFigure, Limit, Report, SourceEntry
+
+# Control characters, and the ones that turn the direction of text: a source must not steer a reader's screen.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
+_SHORT_QUOTE = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """A citation with its number in the report, and where it stands."""
+
+    number: int
+    citation: Citation
+    source: SourceEntry
+    line: int
+    claim: int
+
+    @property
+    def place(self) -> str:
+        """``docs/budget.md:12``."""
+        return f"{self.source.origin}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A sub-question with its claims, each with the numbers of its citations."""
+
+    heading: str
+    answered: bool
+    claims: tuple[tuple[Claim, tuple[Numbered, ...]], ...]
+
+
+def sections(report: Report, texts: Mapping[str, str]) -> list[Section]:
+    """Claims under their sub-questions, citations numbered from 1; one span has one number however often cited."""
+    sources = {source.id: source for source in report.sources}
+    known: dict[tuple[str, int, int], Numbered] = {}
+    grouped: list[list[tuple[Claim, tuple[Numbered, ...]]]] = [[] for _ in report.sub_questions]
+    for place, claim in enumerate(report.claims):
+        cited: list[Numbered] = []
+        for citation in claim.citations:
+            key = (citation.source_id, citation.start, citation.end)
+            if key not in known:
+                line = texts.get(citation.source_id, "").count("\n", 0, citation.start) + 1
+                known[key] = Numbered(len(known) + 1, citation, sources[citation.source_id], line, place + 1)
+            cited.append(known[key])
+        grouped[claim.question].append((claim, tuple(dict.fromkeys(cited))))
+    return [
+        Section(question.text, question.answered, tuple(claims))
+        for question, claims in zip(report.sub_questions, grouped, strict=True)
+    ]
+
+
+def all_citations(parts: list[Section]) -> list[Numbered]:
+    """Every numbered citation once, in the order of its number."""
+    found = {n.number: n for part in parts for _, cited in part.claims for n in cited}
+    return [found[number] for number in sorted(found)]
+
+
+def clean(text: str) -> str:
+    """Text without control characters, escape sequences and direction overrides."""
+    return _CONTROL.sub("", _ANSI.sub("", text))
+
+
+def short(quote: str) -> str:
+    """A quote in one line of bounded length."""
+    line = " ".join(clean(quote).split())
+    return line if len(line) <= _SHORT_QUOTE else line[: _SHORT_QUOTE - 1].rstrip() + "…"
+
+
+def usd(text: str) -> str:
+    """Exact dollars, for people."""
+    from decimal import Decimal
+
+    return format_usd(nano_from_decimal(Decimal(text)))
+
+
+def joules(figure: EnergyFigure) -> str:
+    """Joules with their interval and provenance."""
+    if figure.high == 0:
+        return "0 J"
+    if figure.low == figure.high:
+        return f"{format_joules(figure.mean)} ({figure.provenance})"
+    return f"{format_joules(figure.mean)} ({format_joules(figure.low)} to {format_joules(figure.high)}, {figure.provenance})"
+
+
+def amount(currency: Currency, text: str) -> str:
+    """A limit's figure with its unit."""
+    match currency:
+        case "usd":
+            return usd(text)
+        case "joules":
+            return format_joules(float(text))
+        case "tokens":
+            return f"{int(text):,} tokens"
+        case "seconds":
+            return f"{float(text):.3g} s"
+
+
+def limit_line(limit: Limit) -> str:
+    """``312 of 2,000 tokens``."""
+    return f"{amount(limit.currency, limit.spent)} of {amount(limit.currency, limit.limit)}"
+
+
+def served(report: Report) -> str:
+    """Which rung served each step, in one line."""
+    return "; ".join(f"{step}: {rung}" for step, rung in report.rungs.items()) or "none"
+
+
+def summary(report: Report) -> str:
+    """The bill in one line: calls, tokens, dollars, joules, seconds."""
+    total = report.meter.total
+    tokens = total.input_tokens + total.output_tokens
+    doubt = f", {total.in_doubt_calls} in doubt" if total.in_doubt_calls else ""
+    return (
+        f"{total.calls} calls{doubt} · {tokens:,} tokens · {usd(total.usd)} · {joules(total.joules)} · {total.seconds:.2f} s"
+    )

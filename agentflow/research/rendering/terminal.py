@@ -1,0 +1,97 @@
+"""A report in the terminal, by rich; plain lines where there is no terminal. Imports numbering, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from agentflow.research.rendering.numbering import (
+    all_citations,
+    clean,
+    joules,
+    limit_line,
+    sections,
+    served,
+    short,
+    summary,
+    usd,
+)
+from agentflow.research.report import NOT_ANSWERED, Report
+
+
+def render(report: Report, texts: Mapping[str, str], console: Console, run_folder: Path | None = None) -> None:
+    """Print a report.
+
+    Args:
+        report: the report.
+        texts: the stored texts by source id, for line numbers.
+        console: where to.
+        run_folder: where the job is kept, named in the last line.
+    """
+    parts = sections(report, texts)
+    console.print(Text(clean(report.question), style="bold"))
+    console.print()
+    if not report.answered:
+        console.print(Text(NOT_ANSWERED, style="bold yellow"))
+    for part in parts if report.answered else []:
+        if len(parts) > 1:
+            console.print(Text(clean(part.heading), style="bold cyan"))
+            if not part.answered:
+                console.print(Text(f"  {NOT_ANSWERED}", style="yellow"))
+        for claim, cited in part.claims:
+            line = Text(clean(claim.text))
+            for numbered in cited:
+                line.append(f" [{numbered.number}]", style="cyan")
+            console.print(Padding(line, (0, 0, 1, 2)))
+    if report.unsupported:
+        console.print(Text("Unsupported (failed verification; no part of the answer)", style="bold yellow"))
+        for unsupported in report.unsupported:
+            console.print(Padding(Text(f"- {clean(unsupported.text)}: {clean(unsupported.reason)}"), (0, 0, 0, 2)))
+    for numbered in all_citations(parts):
+        line = Text(f"[{numbered.number}] ", style="cyan")
+        line.append(clean(numbered.place), style="bold default")
+        line.append(f'  "{short(numbered.citation.quote)}"', style="dim default")
+        console.print(line)
+    console.print()
+    _meter(report, console)
+    _footer(report, console, run_folder)
+
+
+def _meter(report: Report, console: Console) -> None:
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, padding=(0, 2, 0, 0), show_footer=True)
+    total = report.meter.total
+    columns = (
+        ("meter", "whole job"),
+        ("calls", str(total.calls)),
+        ("tokens", f"{total.input_tokens + total.output_tokens:,}"),
+        ("dollars", usd(total.usd)),
+        ("joules", joules(total.joules)),
+        ("seconds", f"{total.seconds:.2f}"),
+    )
+    for header, footer in columns:
+        table.add_column(header, footer, justify="left" if header in ("meter", "joules") else "right")
+    for part in report.meter.parts:
+        tokens = f"{part.input_tokens + part.output_tokens:,}"
+        table.add_row(part.node, str(part.calls), tokens, usd(part.usd), joules(part.joules), f"{part.seconds:.2f}")
+    console.print(table)
+
+
+def _footer(report: Report, console: Console, run_folder: Path | None) -> None:
+    if report.meter.limits:
+        console.print(Text("Limits: " + "; ".join(limit_line(limit) for limit in report.meter.limits)))
+    if report.skipped:
+        first = report.skipped[0]
+        more = f" and {len(report.skipped) - 1} more" if len(report.skipped) > 1 else ""
+        console.print(Text(f"Not read: {clean(first.origin)} ({clean(first.reason)}){more}"))
+    console.print(Text(f"Served by {clean(served(report))}. {summary(report)}", style="dim"))
+    if run_folder is not None:
+        console.print(Text(f"Kept in {run_folder} (report.html shows every citation in its source)", style="dim"))
+    if report.ending is not None:
+        undone = f" Left undone: {', '.join(report.ending.undone)}." if report.ending.undone else ""
+        console.print(Text(f"Ended early ({report.ending.reason}): {clean(report.ending.message)}{undone}", style="bold yellow"))
