@@ -140,20 +140,24 @@ class OpenAIBackend:
 
     async def _events(self, response: aiohttp.ClientResponse) -> AsyncIterator[Any]:
         """The JSON of each server-sent event."""
+        async for line in self._lines(response):
+            data = line.strip().removeprefix(b"data:").strip()
+            if not line.startswith(b"data:") or data == b"[DONE]":
+                continue
+            chunk = _json(data)
+            if isinstance(chunk, dict) and "error" in chunk:
+                raise BackendError(f"{self._where} failed while replying: {_said(chunk)}")
+            yield chunk
+
+    async def _lines(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         waiting = b""
         async for block in response.content.iter_any():
-            waiting += block
-            *lines, waiting = waiting.split(b"\n")
+            *lines, waiting = (waiting + block).split(b"\n")
             if len(waiting) > _LONGEST_LINE:
                 raise BadReply(f"{self._where} sent a line of over {_LONGEST_LINE:,} bytes.")
             for line in lines:
-                data = line.strip().removeprefix(b"data:").strip()
-                if not line.startswith(b"data:") or data == b"[DONE]":
-                    continue
-                chunk = _json(data)
-                if isinstance(chunk, dict) and "error" in chunk:
-                    raise BackendError(f"{self._where} failed while replying: {_said(chunk)}")
-                yield chunk
+                yield line
+        yield waiting
 
     async def _refuse(self, response: aiohttp.ClientResponse, model: str) -> None:
         """Raise what a status other than 200 means."""

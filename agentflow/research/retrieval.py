@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import bm25s
 import numpy as np
 
 from agentflow.research.corpus import Chunk, Corpus
-from agentflow.research.embedders import Embedder
-from agentflow.research.lexicon import STOP_WORDS, TOKEN_PATTERN, Lexicon, stemmer
+from agentflow.research.embedders import Embedder, Vectors
+from agentflow.research.lexicon import Lexicon, Vocabulary, terms
 
 # Lucene's BM25 with bm25s's defaults: one setting for every corpus. A title counts twice: it says what a text is about.
 _K1, _B = 1.5, 0.75
@@ -35,43 +35,43 @@ class Hit:
 class Bm25Index:
     """An inverted index over the chunks of a corpus, each searched with its title and headings.
 
+    Postings are int32, scores float32. An index is read-only once built: any number of threads may search it.
+
     Example:
         >>> index = Bm25Index.build(corpus)                  # doctest: +SKIP
         >>> index.search("how is a budget held?", k=5)[0].chunk.text
     """
 
-    def __init__(self, corpus: Corpus, retriever: Any, lexicon: Lexicon) -> None:
+    def __init__(self, corpus: Corpus, numbers: dict[str, int], retriever: Any) -> None:
         self.corpus = corpus
-        self.lexicon = lexicon
+        self._numbers = numbers
         self._retriever = retriever
+        self.lexicon = Lexicon(_document_frequency(numbers, retriever), len(corpus.chunks))
 
     @classmethod
     def build(cls, corpus: Corpus) -> Bm25Index:
         """Index every chunk of a corpus. Deterministic; runs on one core."""
-        texts = [f"{chunk.source.title} {chunk.source.title} {chunk.heading} {chunk.text}" for chunk in corpus.chunks]
-        tokens = _tokens(texts)
-        retriever = bm25s.BM25(k1=_K1, b=_B, method="lucene")
-        retriever.index(tokens, show_progress=False)
-        frequency = np.diff(retriever.scores["indptr"])
-        counts = {term: int(frequency[number]) for term, number in retriever.vocab_dict.items() if number < len(frequency)}
-        return cls(corpus, retriever, Lexicon(counts, len(texts)))
+        vocabulary = Vocabulary()
+        encoded = [vocabulary.encode(searched_text(chunk)) for chunk in corpus.chunks]
+        retriever: Any = None
+        if any(encoded):
+            retriever = bm25s.BM25(k1=_K1, b=_B, method="lucene", backend="numpy")
+            retriever.index((encoded, vocabulary.numbers), create_empty_token=False, show_progress=False)
+        return cls(corpus, vocabulary.numbers, retriever)
 
     def search(self, query: str, k: int) -> list[Hit]:
         """The ``k`` best chunks, best first, ties in the order of the corpus; none that match no term."""
-        return self.search_many([query], k)[0]
+        known = map(self.lexicon.known_form, terms(query))
+        numbers = [self._numbers[term] for term in known if term in self._numbers]
+        if not numbers or k <= 0:
+            return []
+        scores = self._retriever.get_scores_from_ids(numbers)
+        chunks = self.corpus.chunks
+        return [Hit(chunks[place], float(scores[place])) for place in _best(scores, k)]
 
     def search_many(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
-        """Search for several queries at once."""
-        chunks = self.corpus.chunks
-        k = min(k, len(chunks))
-        if k == 0:
-            return [[] for _ in queries]
-        numbers, scores = self._retriever.retrieve(_tokens(list(queries)), k=k, show_progress=False)
-        results: list[list[Hit]] = []
-        for row, values in zip(numbers.tolist(), scores.tolist(), strict=True):
-            ranked = sorted((-score, number) for number, score in zip(row, values, strict=True) if score > 0.0)
-            results.append([Hit(chunks[number], -negated) for negated, number in ranked])
-        return results
+        """``search`` for each of several queries."""
+        return [self.search(query, k) for query in queries]
 
 
 async def fuse(index: Bm25Index, embedder: Embedder, query: str, k: int, candidates: int = CANDIDATES) -> list[Hit]:
@@ -80,23 +80,39 @@ async def fuse(index: Bm25Index, embedder: Embedder, query: str, k: int, candida
     Returns:
         The ``k`` best by the mean of both scores, each min-max normalised over the candidates.
     """
-    found = index.search(query, candidates)
+    found = index.search(query, max(candidates, k))
     if len(found) < 2:
-        return found
+        return found[:k]
     vectors = await embedder.embed([query, *(hit.chunk.text for hit in found)])
     meaning = _min_max(vectors[1:] @ vectors[0])
-    words = _min_max(np.array([hit.score for hit in found], dtype=np.float32))
-    fused = (1.0 - _EMBEDDER_SHARE) * words + _EMBEDDER_SHARE * meaning
-    order = np.argsort(-fused, kind="stable")[:k]
-    return [Hit(found[place].chunk, float(fused[place])) for place in order.tolist()]
+    matching = _min_max(np.array([hit.score for hit in found], dtype=np.float32))
+    fused = (1.0 - _EMBEDDER_SHARE) * matching + _EMBEDDER_SHARE * meaning
+    order = cast(list[int], np.argsort(-fused, kind="stable")[:k].tolist())
+    return [Hit(found[place].chunk, float(fused[place])) for place in order]
 
 
-def _tokens(texts: list[str]) -> Any:
-    return bm25s.tokenize(
-        texts, token_pattern=TOKEN_PATTERN, stopwords=list(STOP_WORDS), stemmer=stemmer(), show_progress=False
-    )
+def searched_text(chunk: Chunk) -> str:
+    """What of a chunk is searched: its title twice, the headings above it, its text."""
+    return f"{chunk.source.title} {chunk.source.title} {chunk.heading} {chunk.text}"
 
 
-def _min_max(scores: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _document_frequency(numbers: dict[str, int], retriever: Any) -> dict[str, int]:
+    if retriever is None:
+        return {}
+    frequency: list[int] = np.diff(retriever.scores["indptr"]).tolist()
+    return {term: frequency[number] for term, number in numbers.items() if number}
+
+
+def _best(scores: Vectors, k: int) -> list[int]:
+    """Places of the ``k`` highest scores above zero, highest first; of equal scores the earlier place first."""
+    if k < len(scores):
+        threshold = max(float(np.partition(scores, -k)[-k]), 0.0)
+        places = np.flatnonzero((scores >= threshold) & (scores > 0.0))
+    else:
+        places = np.flatnonzero(scores > 0.0)
+    return cast(list[int], places[np.argsort(-scores[places], kind="stable")][:k].tolist())
+
+
+def _min_max(scores: Vectors) -> Vectors:
     low, high = float(scores.min()), float(scores.max())
     return (scores - low) / (high - low) if high > low else np.zeros_like(scores)

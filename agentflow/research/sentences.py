@@ -16,6 +16,8 @@ _HEADING = re.compile(r"#{1,6}[ \t]+\S")
 _UNDERLINE = re.compile(r"([=\-~^\"'*+])\1{2,}[ \t]*$")
 _TABLE = re.compile(r"[ \t]*\|")
 _ITEM = re.compile(r"[ \t]*(?:[-*+]|\d{1,3}[.)])[ \t]+(?=\S)")
+# What is left of bold or italic text when a sentence ends inside it.
+_LEFTOVER = re.compile(r"[\s)\]]*(?:\*{1,3}|_{1,3})(?=\s)")
 _DIRECTIVE = re.compile(r"\.\. |!!! |\?\?\? |::: |<!--|\[[^\]]+\]: ")
 
 
@@ -103,6 +105,8 @@ def _split(text: str, start: int, end: int, kind: Kind) -> Iterator[Span]:
 
 
 def _trim(text: str, start: int, end: int, kind: Kind) -> Iterator[Span]:
+    leftover = _LEFTOVER.match(text, start, end)
+    start = leftover.end() if leftover else start
     part = text[start:end]
     left = len(part) - len(part.lstrip())
     if part.strip():

@@ -73,7 +73,7 @@ def coverage(question: str, passages: tuple[Passage, ...], lexicon: Lexicon) -> 
     The share is of idf weight, so a term that no source has weighs most: a question about a thing the sources
     never name scores low however many common words match. A proper name that occurs nowhere halves it.
     """
-    wanted = question_terms(question)
+    wanted = _wanted(question, lexicon)
     if not wanted:
         return 0.0
     best = max((lexicon.overlap(wanted, _words_of(passage)) for passage in passages), default=0.0)
@@ -127,7 +127,7 @@ class _Sentence:
 
 def _candidates(question: str, passages: tuple[Passage, ...], lexicon: Lexicon) -> list[_Sentence]:
     """Sentences of the passages that speak of the question, best first."""
-    wanted = frozenset(question_terms(question))
+    wanted = _wanted(question, lexicon)
     top = max((passage.score for passage in passages), default=1.0) or 1.0
     found: list[_Sentence] = []
     for passage in passages:
@@ -192,6 +192,10 @@ def plain(markdown: str) -> str:
     text = _LINK.sub(r"\1", markdown)
     marks: Callable[[str], str] = lambda s: _EMPHASIS.sub(r"\2", s)  # noqa: E731
     return _SPACES.sub(" ", marks(marks(text))).strip()
+
+
+def _wanted(question: str, lexicon: Lexicon) -> frozenset[str]:
+    return frozenset(lexicon.known_form(term) for term in question_terms(question))
 
 
 def _words_of(passage: Passage) -> list[str]:

@@ -11,10 +11,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from agentflow.energy.interval import format_joules
 from agentflow.research.rendering.numbering import (
     all_citations,
     clean,
-    joules,
     limit_line,
     sections,
     served,
@@ -22,7 +22,7 @@ from agentflow.research.rendering.numbering import (
     summary,
     usd,
 )
-from agentflow.research.report import NOT_ANSWERED, Report
+from agentflow.research.report import NOT_ANSWERED, EnergyFigure, Report
 
 
 def render(report: Report, texts: Mapping[str, str], console: Console, run_folder: Path | None = None) -> None:
@@ -71,15 +71,22 @@ def _meter(report: Report, console: Console) -> None:
         ("calls", str(total.calls)),
         ("tokens", f"{total.input_tokens + total.output_tokens:,}"),
         ("dollars", usd(total.usd)),
-        ("joules", joules(total.joules)),
+        ("joules", _interval(total.joules)),
         ("seconds", f"{total.seconds:.2f}"),
     )
     for header, footer in columns:
         table.add_column(header, footer, justify="left" if header in ("meter", "joules") else "right")
     for part in report.meter.parts:
         tokens = f"{part.input_tokens + part.output_tokens:,}"
-        table.add_row(part.node, str(part.calls), tokens, usd(part.usd), joules(part.joules), f"{part.seconds:.2f}")
+        table.add_row(part.node, str(part.calls), tokens, usd(part.usd), _interval(part.joules), f"{part.seconds:.2f}")
     console.print(table)
+
+
+def _interval(figure: EnergyFigure) -> str:
+    """Joules in little room; the last lines say where they come from."""
+    if figure.low == figure.high:
+        return format_joules(figure.mean)
+    return f"{format_joules(figure.mean)} ({format_joules(figure.low)}–{format_joules(figure.high)})"
 
 
 def _footer(report: Report, console: Console, run_folder: Path | None) -> None:

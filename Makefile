@@ -1,0 +1,63 @@
+# make with no argument lists the targets.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+DEPENDENCIES := pyproject.toml constraints.txt
+QUESTION := How does agentflow keep a chain from overspending?
+
+.DEFAULT_GOAL := list
+.PHONY: list setup run test check format docs bench clean
+
+list:
+	@echo 'make setup   create $(VENV) with everything that development needs'
+	@echo 'make run     install what the main job needs, and run it on this project'"'"'s own documents'
+	@echo 'make test    run the whole test suite'
+	@echo 'make check   format, lint, types, floors, documentation'
+	@echo 'make format  rewrite the code in the project'"'"'s format'
+	@echo 'make docs    build the documentation into site/'
+	@echo 'make bench   run the benchmarks'
+	@echo 'make clean   remove everything that these targets made'
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo 'No Python 3.11 or later found. Install one, or name it: make PYTHON=/path/to/python3' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: $(DEPENDENCIES) | $(BIN)/python
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(DEPENDENCIES) | $(BIN)/python
+	$(INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/run.stamp
+
+setup: $(VENV)/dev.stamp
+
+run: $(VENV)/run.stamp
+	@$(BIN)/agentflow research "$(QUESTION)" docs README.md
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict --quiet --site-dir site
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/mkdocs build --strict --site-dir site
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.research
+
+clean:
+	rm -rf $(VENV) site build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache .agentflow
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
