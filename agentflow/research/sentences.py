@@ -1,24 +1,27 @@
-"""Sentences with exact offsets, in text that may be Markdown. Splitting is sentencex's; blocks are found by line rules."""
+"""Sentences with exact offsets, in text that may be Markdown or reStructuredText. Imports nothing of agentflow.
+
+Blocks are found by rules on single lines; sentencex splits what is prose.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import sentencex
 
 Kind = Literal["prose", "heading", "code", "table", "list"]
 
 _FENCE = re.compile(r"[ \t]*(```|~~~)")
-_HEADING = re.compile(r"#{1,6}[ \t]+\S")
-_UNDERLINE = re.compile(r"([=\-~^\"'*+])\1{2,}[ \t]*$")
-_TABLE = re.compile(r"[ \t]*\|")
+_HEADING = re.compile(r"#{1,6}[ \t]+(?=\S)")
+_UNDERLINE = re.compile(r"([=\-~^\"'*+#`.:_])\1{2,}$")
+_TABLE = re.compile(r"\||\+[-=]{2}")
 _ITEM = re.compile(r"[ \t]*(?:[-*+]|\d{1,3}[.)])[ \t]+(?=\S)")
-# What is left of bold or italic text when a sentence ends inside it.
-_LEFTOVER = re.compile(r"[\s)\]]*(?:\*{1,3}|_{1,3})(?=\s)")
+_QUOTED = re.compile(r"(?:>[ \t]*)+")
 _DIRECTIVE = re.compile(r"\.\. |!!! |\?\?\? |::: |<!--|\[[^\]]+\]: ")
+_WORD = re.compile(r"\w")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,46 +33,70 @@ class Span:
     kind: Kind
 
 
+@dataclass(slots=True)
+class _Run:
+    """Lines that belong together: a paragraph, an item, or one line of another kind."""
+
+    kind: Kind
+    start: int
+    end: int
+    lines: int = 1
+
+
 def sentences(text: str, start: int = 0, end: int | None = None) -> list[Span]:
     """The sentences of a region of a text, in order, with offsets into the whole text.
 
-    A hard-wrapped paragraph is one run of prose, so its sentences may hold line ends. The marker of a list item is
-    not part of its sentence.
+    A hard-wrapped paragraph is one run of prose, so its sentences may hold line ends. The marker of a heading, a list
+    item or a quotation is not part of its sentence.
     """
     end = len(text) if end is None else end
     spans: list[Span] = []
-    for kind, first, last in _blocks(text, start, end):
-        if kind in ("prose", "list"):
-            spans.extend(_split(text, first, last, kind))
-        else:
-            spans.extend(_trim(text, first, last, kind))
+    for run in _runs(text, start, end):
+        pieces = [(run.start, run.end)]
+        if run.kind in ("prose", "list"):
+            pieces = [(run.start + first, run.start + last) for first, last in boundaries(text[run.start : run.end])]
+        for first, last in pieces:
+            first, last = trimmed(text, first, last)
+            if first < last and (run.kind == "code" or _WORD.search(text, first, last)):
+                spans.append(Span(first, last, run.kind))
     return spans
 
 
-def _blocks(text: str, start: int, end: int) -> Iterator[tuple[Kind, int, int]]:
-    """Runs of lines of one kind. A paragraph or an item ends at a blank line or where another kind begins."""
-    fenced = (text.count("\n```", 0, start) + text.startswith("```")) % 2 == 1
-    run: tuple[Kind, int, int] | None = None
+def boundaries(prose: str) -> list[tuple[int, int]]:
+    """Start and end of each sentence of a paragraph, the white space after it included."""
+    found: list[dict[str, Any]] = cast(Any, sentencex).get_sentence_boundaries("en", prose)
+    return [(sentence["start_index"], sentence["end_index"]) for sentence in found]
+
+
+def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """A region without the white space at its ends; an empty one when there is nothing else."""
+    part = text[start:end]
+    return start + len(part) - len(part.lstrip()), start + len(part.rstrip())
+
+
+def _runs(text: str, start: int, end: int) -> Iterator[_Run]:
+    """A paragraph or an item ends at a blank line or where another kind begins; other kinds are runs of one line."""
+    fenced = (text.count("\n```", 0, start) + text.startswith("```", 0, start)) % 2 == 1
+    run: _Run | None = None
     for first, last in _lines(text, start, end):
         line = text[first:last]
-        if _FENCE.match(line):
-            fenced = not fenced
-            kind: Kind | None = None
-        elif fenced:
-            kind = "code"
-        else:
-            kind = _kind(line)
-        item = _ITEM.match(line) if kind == "list" else None
-        starts_anew = kind is None or kind != "prose" or run is None
-        if starts_anew:
-            if run is not None:
-                yield run
-            run = None if kind is None else (kind, item.end() + first if item else first, last)
-        elif run is not None:
-            run = (run[0], run[1], last)
-        if run is not None and run[0] not in ("prose", "list"):
+        fence = _FENCE.match(line) is not None
+        fenced = fenced != fence
+        kind: Kind | None = None if fence else "code" if fenced else _kind(line)
+        if run is not None and kind == "prose":
+            run.end, run.lines = last, run.lines + 1
+            continue
+        if run is not None:
+            if kind is None and run.kind == "prose" and run.lines == 1 and _UNDERLINE.match(line.strip()):
+                run.kind = "heading"
             yield run
             run = None
+        if kind is not None:
+            begun = _Run(kind, first + _marker(line, kind), last)
+            if kind in ("prose", "list"):
+                run = begun
+            else:
+                yield begun
     if run is not None:
         yield run
 
@@ -81,9 +108,16 @@ def _kind(line: str) -> Kind | None:
         return None
     if _HEADING.match(line):
         return "heading"
-    if _TABLE.match(line):
+    if _TABLE.match(stripped):
         return "table"
     return "list" if _ITEM.match(line) else "prose"
+
+
+def _marker(line: str, kind: Kind) -> int:
+    """The length of what marks a line as what it is."""
+    pattern = {"heading": _HEADING, "list": _ITEM, "prose": _QUOTED}.get(kind)
+    found = pattern.match(line) if pattern else None
+    return found.end() if found else 0
 
 
 def _lines(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -92,22 +126,3 @@ def _lines(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         stop = end if stop < 0 else stop
         yield start, stop
         start = stop + 1
-
-
-def _split(text: str, start: int, end: int, kind: Kind) -> Iterator[Span]:
-    position = start
-    for sentence in sentencex.segment("en", text[start:end]):
-        found = text.find(sentence, position, end)
-        if found < 0:
-            continue
-        position = found + len(sentence)
-        yield from _trim(text, found, position, kind)
-
-
-def _trim(text: str, start: int, end: int, kind: Kind) -> Iterator[Span]:
-    leftover = _LEFTOVER.match(text, start, end)
-    start = leftover.end() if leftover else start
-    part = text[start:end]
-    left = len(part) - len(part.lstrip())
-    if part.strip():
-        yield Span(start + left, start + len(part.rstrip()), kind)
