@@ -21,6 +21,7 @@ _TABLE = re.compile(r"\||\+[-=]{2}")
 _ITEM = re.compile(r"[ \t]*(?:[-*+]|\d{1,3}[.)])[ \t]+(?=\S)")
 _QUOTED = re.compile(r"(?:>[ \t]*)+")
 _DIRECTIVE = re.compile(r"\.\. |!!! |\?\?\? |::: |<!--|\[[^\]]+\]: ")
+_CLOSING = re.compile(r"[*_~`]+(?:\s+|$)")
 _WORD = re.compile(r"\w")
 
 
@@ -63,9 +64,17 @@ def sentences(text: str, start: int = 0, end: int | None = None) -> list[Span]:
 
 
 def boundaries(prose: str) -> list[tuple[int, int]]:
-    """Start and end of each sentence of a paragraph, the white space after it included."""
+    """Start and end of each sentence of a paragraph, the white space after it included.
+
+    Marks that close emphasis after a full stop belong to the sentence they close: ``**Budgets hold.** A call ...``
+    """
     found: list[dict[str, Any]] = cast(Any, sentencex).get_sentence_boundaries("en", prose)
-    return [(sentence["start_index"], sentence["end_index"]) for sentence in found]
+    ends = [sentence["end_index"] for sentence in found]
+    for place, end in enumerate(ends[:-1]):
+        closing = _CLOSING.match(prose, end)
+        if closing and end > 0 and not prose[end - 1].isspace():
+            ends[place] = min(closing.end(), ends[place + 1])
+    return list(zip([0, *ends], ends, strict=False))
 
 
 def trimmed(text: str, start: int, end: int) -> tuple[int, int]:

@@ -1,0 +1,63 @@
+"""A real web server in its own process, with pages that behave and pages that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+
+from aiohttp import web
+
+ARTICLE = """<!doctype html><html><head><title>On Tides</title></head><body><nav>menu</nav><article><h1>On Tides</h1>
+<p>The tide in the bay of Fundy rises by sixteen metres, more than anywhere else on Earth.</p>
+<p>The moon pulls the water, and the shape of the bay makes the swing grow with every tide.</p></article></body></html>"""
+
+
+async def article(_: web.Request) -> web.Response:
+    return web.Response(text=ARTICLE, content_type="text/html")
+
+
+async def latin(_: web.Request) -> web.Response:
+    return web.Response(body="Crème brûlée is made with cream, sugar and eggs, and then torched.".encode("latin-1"), content_type="text/plain")
+
+
+async def never(_: web.Request) -> web.Response:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def endless(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/plain", "Content-Length": str(5_000_000_000)})
+    await response.prepare(request)
+    block = b"all work and no play makes a dull page. " * 2_000
+    while True:
+        await response.write(block)
+
+
+async def bomb(_: web.Request) -> web.Response:
+    body = gzip.compress(b"0" * 200_000_000, 9)
+    return web.Response(body=body, headers={"Content-Type": "text/plain", "Content-Encoding": "gzip"})
+
+
+async def image(_: web.Request) -> web.Response:
+    return web.Response(body=b"\x89PNG", content_type="image/png")
+
+
+async def away(request: web.Request) -> web.Response:
+    raise web.HTTPFound(request.query["to"])
+
+
+async def serve() -> None:
+    app = web.Application()
+    pages = {"article": article, "latin": latin, "never": never, "endless": endless, "bomb": bomb, "image": image, "away": away}
+    for name, handler in pages.items():
+        app.router.add_get(f"/{name}", handler)
+    runner = web.AppRunner(app, handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())
