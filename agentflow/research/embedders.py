@@ -191,7 +191,9 @@ class LlamaCppEmbedder:
         try:
             return llama.Server(params)
         except RuntimeError as error:
-            raise ConfigError(f"{self._path} cannot be loaded as an embedding model: {error}.") from error
+            raise ConfigError(
+                f"{self._path} cannot be loaded as an embedding model: {str(error).rstrip('.')}."
+            ) from error
 
     async def aclose(self) -> None:
         """Free the model."""
