@@ -191,9 +191,8 @@ class LlamaCppEmbedder:
         try:
             return llama.Server(params)
         except RuntimeError as error:
-            raise ConfigError(
-                f"{self._path} cannot be loaded as an embedding model: {str(error).rstrip('.')}."
-            ) from error
+            reason = str(error).rstrip(".")
+            raise ConfigError(f"{self._path} cannot be loaded as an embedding model: {reason}.") from error
 
     async def aclose(self) -> None:
         """Free the model."""
