@@ -6,7 +6,7 @@ Backends are made when a cascade first needs them and closed with the runtime; b
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from agentflow.backends import make_backend
 from agentflow.backends.base import Backend
@@ -83,7 +83,12 @@ class Runtime:
         return Cascade(rung.name, (rung,))
 
     def code_rung(
-        self, name: str, function: Callable[..., Answer], *, max_cpu_s: float = 0.5, threaded: bool = False
+        self,
+        name: str,
+        function: Callable[..., Answer | Awaitable[Answer]],
+        *,
+        max_cpu_s: float = 0.5,
+        threaded: bool = False,
     ) -> CodeRung:
         """A code rung whose joules are this machine's CPU seconds."""
         return CodeRung(name, function, self.cpu, max_cpu_s, threaded)
@@ -98,7 +103,9 @@ class Runtime:
         if name not in self._rungs:
             if name not in self.settings.models:
                 known = ", ".join(self.settings.models) or "none"
-                raise UnknownModel(f"No model is called '{name}'; there are: {known}. Add [models.{name}] to agentflow.toml.")
+                raise UnknownModel(
+                    f"No model is called '{name}'; there are: {known}. Add [models.{name}] to agentflow.toml."
+                )
             self._rungs[name] = self._build(name, self.settings.models[name])
         return self._rungs[name]
 

@@ -130,7 +130,7 @@ def _parts(text: str) -> list[str]:
 
 @functools.lru_cache(maxsize=8)
 def _table(encoding: str) -> tiktoken.Encoding | None:
-    """tiktoken's table, or None when its file is not on this machine."""
+    """Tiktoken's table, or None when its file is not on this machine."""
     with _TABLES_LOCK:
         folder = _tables_folder()
         if folder is None:

@@ -35,8 +35,10 @@ def test_tools_and_schemas_are_part_of_the_prompt() -> None:
     counter = TokenCounter.for_model("gpt-4o")
     tool = ToolSpec("look_up", "Looks something up.", {"type": "object", "properties": {"what": {"type": "string"}}})
     schema = OutputSchema("Answer", {"type": "object", "properties": {"text": {"type": "string"}}})
-    assert counter.prompt(ask("hi")) < counter.prompt(ask("hi", tools=(tool,))) < counter.prompt(
-        ask("hi", tools=(tool,), schema=schema)
+    assert (
+        counter.prompt(ask("hi"))
+        < counter.prompt(ask("hi", tools=(tool,)))
+        < counter.prompt(ask("hi", tools=(tool,), schema=schema))
     )
 
 
@@ -62,9 +64,7 @@ def test_long_text_is_counted_in_cuts_that_change_nothing() -> None:
 
 
 def test_without_a_table_the_count_is_an_estimate_that_says_so(tmp_path: object) -> None:
-    code = (
-        "from agentflow.tokens import TokenCounter; c = TokenCounter.for_model('gpt-4o'); print(c.exact, c.text('a' * 70))"
-    )
+    code = "from agentflow.tokens import TokenCounter as T; c = T.for_model('gpt-4o'); print(c.exact, c.text('a' * 70))"
     environment = {**os.environ, "TIKTOKEN_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "20"]

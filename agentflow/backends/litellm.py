@@ -85,7 +85,9 @@ class LiteLLMBackend:
                 finally:
                     await _closed(stream)
         except TimeoutError as error:
-            raise BackendTimeout(f"{self.provider} gave no whole reply of '{model}' within {request.timeout_s} s.") from error
+            raise BackendTimeout(
+                f"{self.provider} gave no whole reply of '{model}' within {request.timeout_s} s."
+            ) from error
         except BackendError:
             raise
         except Exception as error:
@@ -112,7 +114,7 @@ class LiteLLMBackend:
         return Probe(True, f"{self.provider}, not contacted")
 
     async def aclose(self) -> None:
-        """litellm holds its connections for the process; nothing of ours is open."""
+        """Litellm holds its connections for the process; nothing of ours is open."""
 
     async def _load(self) -> Any:
         if self._litellm is None:
@@ -143,7 +145,7 @@ async def _closed(stream: Any) -> None:
 
 
 def _mapped(error: Exception, litellm: Any, provider: str, model: str) -> BackendError:
-    """litellm's exception as ours. Its text may hold request data: only its kind is told."""
+    """Litellm's exception as ours. Its text may hold request data: only its kind is told."""
     told = f"{provider} failed for '{model}': {type(error).__name__}"
     text = str(error).lower()
     kinds: tuple[tuple[str, type[BackendError], str], ...] = (

@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -85,8 +85,8 @@ class OpenAIBackend:
         except TimeoutError as error:
             waited = time.monotonic() - started
             raise BackendTimeout(
-                f"{self._where} gave no whole reply of '{model}' within {waited:.1f} s. Raise the model's timeout_s, or "
-                "the budget's seconds."
+                f"{self._where} gave no whole reply of '{model}' within {waited:.1f} s. "
+                "Raise the model's timeout_s, or the budget's seconds."
             ) from error
         raise AssertionError("retrying ends with a reply or an error")
 
@@ -97,7 +97,9 @@ class OpenAIBackend:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         gathered, first_s, connected = Gathered(), None, False
         try:
-            async with self._open().post(f"{self._base}/chat/completions", json=body, headers=self._headers()) as response:
+            async with self._open().post(
+                f"{self._base}/chat/completions", json=body, headers=self._headers()
+            ) as response:
                 connected = True
                 await self._refuse(response, model)
                 if response.content_type == "text/event-stream":
@@ -107,7 +109,9 @@ class OpenAIBackend:
                 else:
                     gathered.add(_json(await _bounded(response)))
         except aiohttp.ClientConnectorError as error:
-            raise BackendUnavailable(f"{self._where} does not answer ({_cause(error)}). Is the server running?") from error
+            raise BackendUnavailable(
+                f"{self._where} does not answer ({_cause(error)}). Is the server running?"
+            ) from error
         except (aiohttp.ClientError, ConnectionError) as error:
             when = "in the middle of its reply" if connected else "before it replied"
             raise ConnectionDropped(f"{self._where} closed the connection {when}. Look at the server's log.") from error
@@ -187,9 +191,18 @@ class OpenAIBackend:
                     if response.status != 200:
                         return Probe(False, f"{self._where} answers {response.status}")
                     data: Any = _json(await _bounded(response))
-            names = tuple(str(m.get("id")) for m in data.get("data", []) if isinstance(m, dict))
+            entries: list[Any] = data.get("data", [])
+            names = tuple(str(entry["id"]) for entry in entries)
             return Probe(True, f"{self._where} answers", time.monotonic() - started, names)
-        except (aiohttp.ClientError, OSError, TimeoutError, BackendError, AttributeError) as error:
+        except (
+            aiohttp.ClientError,
+            OSError,
+            TimeoutError,
+            BackendError,
+            AttributeError,
+            LookupError,
+            TypeError,
+        ) as error:
             return Probe(False, f"{self._where} does not answer ({_cause(error)})")
 
     async def aclose(self) -> None:
@@ -216,7 +229,7 @@ class OpenAIBackend:
         )
 
 
-_backoff = wait_exponential_jitter(initial=0.2, max=_LONGEST_WAIT_S)
+_backoff = wait_exponential_jitter(multiplier=0.2, max=_LONGEST_WAIT_S)
 
 
 def _wait(state: RetryCallState) -> float:
@@ -256,9 +269,10 @@ def _json_or_text(data: bytes) -> Any:
 
 def _said(body: Any) -> str:
     """An error body as one short printable line without keys."""
-    found: Any = body
+    found = body
     while isinstance(found, dict):
-        found = found.get("error") or found.get("message") or found.get("detail") or json.dumps(found)
+        inner = cast("dict[str, Any]", found)
+        found = inner.get("error") or inner.get("message") or inner.get("detail") or json.dumps(inner)
     line = "".join(c if c.isprintable() else " " for c in str(found))
     return _SECRET.sub("…", " ".join(line.split()))[:200] or "nothing"
 

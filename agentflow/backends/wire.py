@@ -1,6 +1,6 @@
-"""The OpenAI chat dialect: a Request as JSON, a reply's JSON as values. Shared by every backend. Imports messages, errors.
+"""The OpenAI chat dialect: a Request as JSON, a reply's JSON as values. Every backend shares it.
 
-Everything a server sends is checked before it is believed; counts that make no sense are treated as not sent.
+Imports messages, errors. Everything a server sends is checked before it is believed; counts that make no sense are treated as not sent.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from agentflow.errors import BadReply
-from agentflow.messages import FinishReason, Message, Request, ToolCall, TokenUsage
+from agentflow.messages import FinishReason, Message, Request, TokenUsage, ToolCall
 
 _MOST_TOKENS = 100_000_000
 _MOST_REPLY_CHARS = 8_000_000
@@ -37,7 +37,10 @@ def request_json(model: str, request: Request) -> dict[str, Any]:
         body["logprobs"] = True
     if request.tools:
         body["tools"] = [
-            {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": dict(t.parameters)}}
+            {
+                "type": "function",
+                "function": {"name": t.name, "description": t.description, "parameters": dict(t.parameters)},
+            }
             for t in request.tools
         ]
     if request.schema is not None:
@@ -102,7 +105,9 @@ class Gathered:
 
     def _tool_call(self, place: int, call: Mapping[str, Any]) -> None:
         index = call.get("index")
-        entry = self.calls.setdefault(index if isinstance(index, int) else place, {"id": "", "name": "", "arguments": ""})
+        entry = self.calls.setdefault(
+            index if isinstance(index, int) else place, {"id": "", "name": "", "arguments": ""}
+        )
         entry["id"] = _text(call.get("id")) or entry["id"]
         function = _mapping(call.get("function")) or {}
         entry["name"] += _text(function.get("name")) or ""
@@ -123,7 +128,9 @@ def usage_of(data: Mapping[str, Any] | None) -> TokenUsage | None:
     prompt_details = _mapping(data.get("prompt_tokens_details")) or {}
     reply_details = _mapping(data.get("completion_tokens_details")) or {}
     cached = _count(prompt_details.get("cached_tokens")) or 0
-    written = _count(prompt_details.get("cache_creation_tokens")) or _count(data.get("cache_creation_input_tokens")) or 0
+    written = (
+        _count(prompt_details.get("cache_creation_tokens")) or _count(data.get("cache_creation_input_tokens")) or 0
+    )
     reasoning = _count(reply_details.get("reasoning_tokens")) or 0
     cached = min(cached, prompt)
     return TokenUsage(prompt, reply, cached, min(written, prompt - cached), min(reasoning, reply), "provider")
@@ -157,7 +164,11 @@ def _logprobs(value: Any) -> list[float]:
 
 def _reported_joules(data: Mapping[str, Any], before: float | None) -> float | None:
     usage = _mapping(data.get("usage")) or {}
-    for place, key, factor in ((data, "energy_joules", 1.0), (usage, "energy_joules", 1.0), (data, "energy_kwh", 3.6e6)):
+    for place, key, factor in (
+        (data, "energy_joules", 1.0),
+        (usage, "energy_joules", 1.0),
+        (data, "energy_kwh", 3.6e6),
+    ):
         value = place.get(key)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value) * factor

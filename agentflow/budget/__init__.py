@@ -1,0 +1,1 @@
+"""Limits, holds and the bill: ``budget`` (limits), ``meter`` (the tree), ``spend``, ``prices``, ``ledger``."""

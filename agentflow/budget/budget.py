@@ -72,7 +72,9 @@ def _checked(currency: str, value: object) -> Decimal | float | int:
     except InvalidOperation:
         raise UsageError(f"A budget of {value!r} {currency} is not a number. Give a number above 0.") from None
     if not number.is_finite() or number <= 0 or not math.isfinite(float(number)):
-        raise UsageError(f"A budget of {value} {currency} leaves nothing to spend. Give a number above 0, or leave it out.")
+        raise UsageError(
+            f"A budget of {value} {currency} leaves nothing to spend. Give a number above 0, or leave it out."
+        )
     if currency == "usd":
         return number
     if currency == "tokens":

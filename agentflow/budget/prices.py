@@ -89,9 +89,7 @@ class Price:
         read = rates.input if rates.cache_read is None else rates.cache_read
         write = rates.input if self.cache_write is None else max(self.cache_write, rates.input)
         fresh = max(0, usage.input - usage.cached_input - usage.cache_write)
-        return (
-            fresh * rates.input + usage.cached_input * read + usage.cache_write * write + usage.output * rates.output
-        )
+        return fresh * rates.input + usage.cached_input * read + usage.cache_write * write + usage.output * rates.output
 
 
 FREE_LOCAL = Price(0, 0, 0, 0, source="local: no price per token")

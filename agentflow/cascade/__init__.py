@@ -1,0 +1,1 @@
+"""Rungs, cheapest first, and what decides between them: ``cascade``, ``rung``, ``policy``, ``checks``, ``reply``."""

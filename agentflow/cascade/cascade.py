@@ -91,7 +91,9 @@ class _Climb:
         for position, rung in enumerate(self.cascade.rungs):
             last = position == len(self.cascade.rungs) - 1
             try:
-                tried = await self._code(rung, request) if isinstance(rung, CodeRung) else await self._model(rung, request)
+                tried = (
+                    await self._code(rung, request) if isinstance(rung, CodeRung) else await self._model(rung, request)
+                )
             except BudgetExceeded as refused:
                 self.refusal = self.refusal or refused
                 self._record(self._attempt(rung, "refused", Spend(), reason=str(refused)))
@@ -151,9 +153,7 @@ class _Climb:
             try:
                 completion = await self._send(rung, request, hold, key)
             except _Failed as failed:
-                self._record(
-                    self._attempt(rung, "failed", failed.spend, reason=str(failed.error), repair=repair)
-                )
+                self._record(self._attempt(rung, "failed", failed.spend, reason=str(failed.error), repair=repair))
                 span.fail(failed.error, _facts(self.trail[-1]))
                 return None
             tried = self._judge_completion(rung, request, completion, rung.spend(completion), repair=repair)
@@ -165,6 +165,9 @@ class _Climb:
         with hold:
             await self.scope.ledger.open(key, self.scope.meter.path, hold.quote)
             started = asyncio.get_running_loop().time()
+            left = self.scope.meter.room().seconds
+            if left is not None:
+                request = replace(request, timeout_s=min(left, request.timeout_s or left))
             try:
                 async with asyncio.timeout(request.timeout_s):
                     completion = await rung.backend.complete(rung.model, request)
@@ -186,7 +189,14 @@ class _Climb:
             return completion
 
     def _judge_completion(
-        self, rung: ModelRung, request: Request, completion: Completion, spend: Spend, *, repair: bool, replayed: bool = False
+        self,
+        rung: ModelRung,
+        request: Request,
+        completion: Completion,
+        spend: Spend,
+        *,
+        repair: bool,
+        replayed: bool = False,
     ) -> _Tried:
         value, verdict = parse_output(self.output, completion.text)
         if completion.finish_reason == "length" and self.output is not str:
@@ -196,11 +206,27 @@ class _Climb:
         return self._judged(rung, value, completion.text, verdict, spend, repair=repair, replayed=replayed)
 
     def _judged(
-        self, rung: Rung, value: Any, text: str, verdict: Verdict, spend: Spend, *, repair: bool = False, replayed: bool = False
+        self,
+        rung: Rung,
+        value: Any,
+        text: str,
+        verdict: Verdict,
+        spend: Spend,
+        *,
+        repair: bool = False,
+        replayed: bool = False,
     ) -> _Tried:
         last = rung is self.cascade.rungs[-1]
-        outcome = "rejected" if not verdict.valid else "accepted" if self.cascade.policy.good_enough(verdict, last=last) else "kept"
-        attempt = self._attempt(rung, outcome, spend, verdict.reason, verdict.confidence, repair=repair, replayed=replayed)
+        outcome = (
+            "rejected"
+            if not verdict.valid
+            else "accepted"
+            if self.cascade.policy.good_enough(verdict, last=last)
+            else "kept"
+        )
+        attempt = self._attempt(
+            rung, outcome, spend, verdict.reason, verdict.confidence, repair=repair, replayed=replayed
+        )
         if outcome == "kept":
             attempt = replace(
                 attempt, reason=f"confidence {verdict.confidence:.2f} is below {self.cascade.policy.accept:.2f}"
@@ -263,7 +289,8 @@ def _backend_error(error: BaseException, rung: ModelRung, request: Request) -> B
         return error
     if isinstance(error, TimeoutError):
         return BackendTimeout(
-            f"'{rung.name}' gave no whole reply within {request.timeout_s:.3g} s. Raise its timeout_s or the budget's seconds."
+            f"'{rung.name}' gave no whole reply within {request.timeout_s:.3g} s. "
+            "Raise its timeout_s or the budget's seconds."
         )
     return None
 

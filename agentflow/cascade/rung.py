@@ -113,7 +113,10 @@ class ModelRung:
     logprobs: bool = False
 
     def quote(self, request: Request) -> Quote:
-        """The worst case of one attempt at ``request`` (its ``max_output_tokens`` and ``timeout_s`` set)."""
+        """The worst case of one attempt at ``request`` (its ``max_output_tokens`` and ``timeout_s`` set).
+
+        It asks for no seconds: an attempt is cut short at the moment it is sent, to what is left by then.
+        """
         prompt = self.counter.prompt_bound(request)
         reply = request.max_output_tokens or self.max_output
         seconds = request.timeout_s or self.timeout_s
@@ -121,7 +124,6 @@ class ModelRung:
             prompt + reply,
             self.price.ceiling(prompt, reply),
             microjoules(self.profile.ceiling(prompt, reply, seconds)),
-            seconds,
         )
 
     def fit(self, request: Request, room: Room, min_output: int) -> Request:

@@ -47,7 +47,9 @@ def command(config: Path | None, example: bool) -> int:
     findings = list(_installation())
     try:
         settings = load_settings(config)
-        findings.append(Finding("configuration", True, f"{len(settings.models)} models, {len(settings.cascades)} cascades"))
+        findings.append(
+            Finding("configuration", True, f"{len(settings.models)} models, {len(settings.cascades)} cascades")
+        )
         findings.extend(_places(settings))
         findings.extend(asyncio.run(_models(settings)))
     except ConfigError as error:
@@ -64,10 +66,14 @@ def _installation() -> Iterator[Finding]:
     litellm = importlib.metadata.version("litellm")
     bad = litellm in _MALICIOUS
     yield Finding(
-        "litellm", not bad, f"{litellm}" + (": a malicious upload; remove it and change every key on this machine" if bad else "")
+        "litellm",
+        not bad,
+        f"{litellm}" + (": a malicious upload; remove it and change every key on this machine" if bad else ""),
     )
     exact = TokenCounter.for_model("gpt-4o").exact
-    yield Finding("token tables", True if exact else None, "exact for OpenAI models" if exact else "none; counts are estimates")
+    yield Finding(
+        "token tables", True if exact else None, "exact for OpenAI models" if exact else "none; counts are estimates"
+    )
     yield Finding("sub-agents", True, ", ".join(shipped_agents()))
     for extra, (module, purpose) in _EXTRAS.items():
         there = _importable(module)

@@ -53,7 +53,9 @@ def command(config: Path | None, as_json: bool) -> None:
         click.echo(json.dumps([asdict(line) for line in lines], indent=2))
         return
     if not lines:
-        click.echo("No models are configured: jobs run on code rungs alone, at $0. See agentflow doctor for an example.")
+        click.echo(
+            "No models are configured: jobs run on code rungs alone, at $0. See agentflow doctor for an example."
+        )
         return
     from rich.console import Console
     from rich.table import Table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ Observe = Callable[[Event, Meter], None]
 
 
 @contextmanager
-def show_progress(*, quiet: bool) -> Iterator[Observe | None]:
+def show_progress(*, quiet: bool) -> Generator[Observe | None]:
     """Show a job's events as they come.
 
     Args:
@@ -44,7 +44,8 @@ def show_progress(*, quiet: bool) -> Iterator[Observe | None]:
 
 def _print_line(event: Event, job: Meter) -> None:
     spent = job.spent
-    bill = f"{spent.tokens:,} tokens, {format_usd(spent.nano_usd)}, {format_joules(spent.energy.mean)}, {spent.seconds:.2f} s"
+    figures = f"{spent.tokens:,} tokens, {format_usd(spent.nano_usd)}, {format_joules(spent.energy.mean)}"
+    bill = f"{figures}, {spent.seconds:.2f} s"
     data = event.data
     match event.kind:
         case "sources.read":
@@ -78,7 +79,9 @@ class _Board:
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for column in ("sub-agent", "state", "tokens", "held", "dollars", "joules", "seconds", "rung"):
-            table.add_column(column, justify="left" if column in ("sub-agent", "state", "rung") else "right", no_wrap=True)
+            table.add_column(
+                column, justify="left" if column in ("sub-agent", "state", "rung") else "right", no_wrap=True
+            )
         for node in self._job.children if self._job is not None else []:
             facts = node.statistics()
             spent = facts.spent

@@ -56,9 +56,7 @@ def command(question: str, sources: tuple[str, ...], **options: Any) -> int:
     return 0 if ending is None else _EXIT[ending.reason]
 
 
-async def _run(
-    settings: Settings, task: ResearchTask, budget: Budget, out: Path | None, *, quiet: bool
-) -> FinishedJob:
+async def _run(settings: Settings, task: ResearchTask, budget: Budget, out: Path | None, *, quiet: bool) -> FinishedJob:
     runtime = Runtime(settings)
     current = asyncio.current_task()
     assert current is not None

@@ -26,7 +26,10 @@ class CallFacts:
 class EnergyProfile(Protocol):
     """Joules of calls to one model on one kind of hardware."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the figures rest on, in a few words."""
+        ...
 
     def estimate(self, facts: CallFacts) -> Energy:
         """Joules of a finished call, as a 90 % interval."""

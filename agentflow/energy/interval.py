@@ -64,7 +64,9 @@ class Energy:
         """For people: ``1.2 kJ (0.6 kJ to 3 kJ, modelled)``."""
         if self.low == self.high:
             return f"{format_joules(self.mean)} ({self.provenance})"
-        return f"{format_joules(self.mean)} ({format_joules(self.low)} to {format_joules(self.high)}, {self.provenance})"
+        return (
+            f"{format_joules(self.mean)} ({format_joules(self.low)} to {format_joules(self.high)}, {self.provenance})"
+        )
 
 
 def format_joules(joules: float) -> str:

@@ -23,8 +23,8 @@ class CpuProfile:
     """Joules = CPU seconds x watts of a busy core, its share of memory and board included.
 
     The prior of watts per busy core: low 2 W (laptop parts, 15-28 W over 4-14 cores), mean 6 W, high 15 W (desktop
-    parts, 125-170 W over 8-16 cores); servers lie between, EPYC 9654: 360 W / 96 = 3.8 W, plus memory. ``threads`` is how
-    many cores a call may keep busy.
+    parts, 125-170 W over 8-16 cores); servers lie between, EPYC 9654: 360 W / 96 = 3.8 W, plus memory. ``threads``
+    is how many cores a call may keep busy.
     """
 
     name: str = "cpu seconds x watts per busy core"
@@ -173,18 +173,30 @@ class GpuProfile:
 class EnergyFacts(Protocol):
     """What the configuration may say of a model's hardware; None is not said."""
 
-    kind: str
-    active_b: float | None
-    total_b: float | None
-    layers: int | None
-    kv_bytes: float | None
-    weight_bits: float | None
-    experts: int | None
-    experts_used: int | None
-    chip: str | None
-    gpus: int | None
-    batch: float | None
-    watts: float | None
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    @property
+    def active_b(self) -> float | None: ...  # noqa: D102
+    @property
+    def total_b(self) -> float | None: ...  # noqa: D102
+    @property
+    def layers(self) -> int | None: ...  # noqa: D102
+    @property
+    def kv_bytes(self) -> float | None: ...  # noqa: D102
+    @property
+    def weight_bits(self) -> float | None: ...  # noqa: D102
+    @property
+    def experts(self) -> int | None: ...  # noqa: D102
+    @property
+    def experts_used(self) -> int | None: ...  # noqa: D102
+    @property
+    def chip(self) -> str | None: ...  # noqa: D102
+    @property
+    def gpus(self) -> int | None: ...  # noqa: D102
+    @property
+    def batch(self) -> float | None: ...  # noqa: D102
+    @property
+    def watts(self) -> float | None: ...  # noqa: D102
 
 
 def profile_for(facts: EnergyFacts | None, *, model: str, in_process: bool, threads: int = 1) -> EnergyProfile:
@@ -210,7 +222,9 @@ def profile_for(facts: EnergyFacts | None, *, model: str, in_process: bool, thre
     needed = {"active_b": facts.active_b, "layers": facts.layers, "kv_bytes": facts.kv_bytes, "chip": facts.chip}
     missing = [key for key, value in needed.items() if value is None]
     if facts.active_b is None or facts.layers is None or facts.kv_bytes is None or facts.chip is None:
-        raise ConfigError(f"models.{model}.energy of kind 'gpu' needs {', '.join(missing)}. Give them, or kind = 'remote'.")
+        raise ConfigError(
+            f"models.{model}.energy of kind 'gpu' needs {', '.join(missing)}. Give them, or kind = 'remote'."
+        )
     shape = ModelShape(
         active=facts.active_b * 1e9,
         total=(facts.total_b or facts.active_b) * 1e9,

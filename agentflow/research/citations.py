@@ -44,7 +44,9 @@ def verify_draft(draft: Draft, evidence: Evidence, lexicon: Lexicon, threshold: 
     return Verified(tuple(claims), tuple(unsupported))
 
 
-def why_unsupported(claim: str, quotes: list[str], lexicon: Lexicon, threshold: float = SUPPORT_THRESHOLD) -> str | None:
+def why_unsupported(
+    claim: str, quotes: list[str], lexicon: Lexicon, threshold: float = SUPPORT_THRESHOLD
+) -> str | None:
     """Why quotes do not carry a claim, or None when they do.
 
     Args:
@@ -111,7 +113,9 @@ def locate(quote: str, passage: Passage) -> tuple[int, int] | None:
 
 def stands(citation: Citation, text: str) -> bool:
     """Whether a citation's quote is, byte for byte, what its span of the stored text says."""
-    return text[citation.start : citation.end].encode("utf-8", "surrogatepass") == citation.quote.encode("utf-8", "surrogatepass")
+    return text[citation.start : citation.end].encode("utf-8", "surrogatepass") == citation.quote.encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 def _verify(drafted: DraftClaim, evidence: Evidence, lexicon: Lexicon, threshold: float) -> Claim | str:
@@ -129,7 +133,9 @@ def _verify(drafted: DraftClaim, evidence: Evidence, lexicon: Lexicon, threshold
     if reason is not None:
         return reason
     support = lexicon.overlap(terms(text), terms(" ".join(quotes)))
-    return Claim(text=text, citations=tuple(citations), question=drafted.question - 1, support=round(min(support, 1.0), 3))
+    return Claim(
+        text=text, citations=tuple(citations), question=drafted.question - 1, support=round(min(support, 1.0), 3)
+    )
 
 
 def _citation(cited: DraftCitation, evidence: Evidence) -> Citation | str:

@@ -24,12 +24,14 @@ def embedding_rung(runtime: Runtime, index: Bm25Index, settings: ResearchSetting
     Text sent to an embeddings endpoint is held and charged as input tokens at the embedder's price.
     """
     if settings.embedder is None:
-        return runtime.code_rung(
-            "BM25", lambda question: Answer(index.search(question, settings.passages)), max_cpu_s=_SEARCH_CPU_S
-        )
+
+        def search_words(question: str) -> Answer:
+            return Answer(index.search(question, settings.passages))
+
+        return runtime.code_rung("BM25", search_words, max_cpu_s=_SEARCH_CPU_S)
     embedder = make_embedder(settings.embedder)
     remote = settings.embedder.kind == "openai"
-    price = Price.per_million(settings.embedder.price or 0, 0, source="agentflow.toml")
+    price = Price.per_million(settings.embedder.price or "0", "0", source="agentflow.toml")
     counter = TokenCounter.for_model(settings.embedder.model)
 
     async def search(question: str) -> Answer:

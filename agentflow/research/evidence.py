@@ -62,9 +62,7 @@ class Evidence:
     passages: tuple[Passage, ...]
 
     @classmethod
-    def gather(
-        cls, question: str, sub_questions: Sequence[str], found: Sequence[Sequence[Hit]], most: int
-    ) -> Evidence:
+    def gather(cls, question: str, sub_questions: Sequence[str], found: Sequence[Sequence[Hit]], most: int) -> Evidence:
         """Merge what was found for each sub-question, taking turns, up to ``most`` passages in all."""
         questions_of: dict[tuple[str, int], list[int]] = {}
         best: dict[tuple[str, int], Hit] = {}

@@ -147,7 +147,9 @@ class Report(_Part):
     sources: tuple[SourceEntry, ...] = Field(description="the sources that claims cite")
     sources_read: int
     skipped: tuple[SkippedSource, ...]
-    rungs: dict[str, str] = Field(description="which rung served each step, e.g. {'planning': 'heuristic planner (code)'}")
+    rungs: dict[str, str] = Field(
+        description="which rung served each step, e.g. {'planning': 'heuristic planner (code)'}"
+    )
     meter: Meter
     created: str = Field(description="ISO 8601, UTC")
     ending: Ending | None = Field(default=None, description="set when the job stopped before its end")

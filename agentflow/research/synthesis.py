@@ -106,7 +106,9 @@ def draft_check(candidate: Candidate) -> Verdict:
     task: Synthesis = candidate.request.inputs
     draft: Draft = candidate.output
     if not draft.claims:
-        return Verdict(not draft.answered, reason="it says it is answered, and makes no claim" if draft.answered else "")
+        return Verdict(
+            not draft.answered, reason="it says it is answered, and makes no claim" if draft.answered else ""
+        )
     verified = verify_draft(draft, task.evidence, task.lexicon, task.support)
     reasons = "; ".join(f"claim '{u.text[:60]}': {u.reason}" for u in verified.unsupported[:3])
     share = len(verified.claims) / len(draft.claims)

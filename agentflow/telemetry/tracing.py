@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -121,7 +121,7 @@ class WorkSpan:
 
 
 @contextmanager
-def job_span(kind: str, job: str) -> Iterator[WorkSpan]:
+def job_span(kind: str, job: str) -> Generator[WorkSpan]:
     """The root span of a job."""
     attributes = {names.OPERATION_NAME: "invoke_workflow", names.WORKFLOW_NAME: kind, names.CONVERSATION_ID: job}
     with _span(f"invoke_workflow {kind}", SpanKind.INTERNAL, attributes) as span:
@@ -129,7 +129,7 @@ def job_span(kind: str, job: str) -> Iterator[WorkSpan]:
 
 
 @contextmanager
-def agent_span(agent: str, job: str) -> Iterator[WorkSpan]:
+def agent_span(agent: str, job: str) -> Generator[WorkSpan]:
     """The span of a sub-agent at work on its task."""
     attributes = {names.OPERATION_NAME: "invoke_agent", names.AGENT_NAME: agent, names.CONVERSATION_ID: job}
     with _span(f"invoke_agent {agent}", SpanKind.INTERNAL, attributes) as span:
@@ -137,14 +137,14 @@ def agent_span(agent: str, job: str) -> Iterator[WorkSpan]:
 
 
 @contextmanager
-def call_span(name: str, path: str) -> Iterator[WorkSpan]:
+def call_span(name: str, path: str) -> Generator[WorkSpan]:
     """The span of one call, over all its attempts."""
     with _span(f"call {name}", SpanKind.INTERNAL, {names.CALL_PATH: f"{path}/{name}"}) as span:
         yield WorkSpan(span)
 
 
 @contextmanager
-def code_span(rung: str, *, number: int) -> Iterator[AttemptSpan]:
+def code_span(rung: str, *, number: int) -> Generator[AttemptSpan]:
     """The span of an attempt on a code rung."""
     attributes = {names.RUNG_NAME: rung, names.RUNG_KIND: "code", names.ATTEMPT_NUMBER: number}
     with _span(f"code {rung}", SpanKind.INTERNAL, attributes, status=False) as span:
@@ -152,7 +152,7 @@ def code_span(rung: str, *, number: int) -> Iterator[AttemptSpan]:
 
 
 @contextmanager
-def chat_span(facts: ModelFacts, request: Request, *, number: int) -> Iterator[AttemptSpan]:
+def chat_span(facts: ModelFacts, request: Request, *, number: int) -> Generator[AttemptSpan]:
     """The span of an attempt on a model rung."""
     metric_attributes: dict[str, Any] = {
         names.OPERATION_NAME: "chat",
@@ -179,7 +179,7 @@ def chat_span(facts: ModelFacts, request: Request, *, number: int) -> Iterator[A
 
 
 @contextmanager
-def _span(name: str, kind: SpanKind, attributes: dict[str, Any], *, status: bool = True) -> Iterator[Span]:
+def _span(name: str, kind: SpanKind, attributes: dict[str, Any], *, status: bool = True) -> Generator[Span]:
     tracer = trace.get_tracer("agentflow")
     with tracer.start_as_current_span(name, kind=kind, attributes=attributes, record_exception=False) as span:
         yield span

@@ -47,7 +47,9 @@ def test_each_effect_moves_the_figure_the_right_way() -> None:
     assert per_token(fp8) < per_token(LLAMA_8B)
     assert per_token(LLAMA_8B, batch=64) < per_token(LLAMA_8B, batch=8) < per_token(LLAMA_8B, batch=1)
     assert per_token(LLAMA_8B, prompt=5_000) > per_token(LLAMA_8B, prompt=50)
-    assert per_token(LLAMA_8B, prompt=0) < per_token(LLAMA_8B, prompt=0, cached=5_000) < per_token(LLAMA_8B, prompt=5_000)
+    assert (
+        per_token(LLAMA_8B, prompt=0) < per_token(LLAMA_8B, prompt=0, cached=5_000) < per_token(LLAMA_8B, prompt=5_000)
+    )
 
 
 def test_the_documented_example_is_what_the_prior_says() -> None:
@@ -74,8 +76,12 @@ def test_a_believable_report_wins_and_a_forged_one_is_ignored() -> None:
 
 
 PROFILES: list[EnergyProfile] = [
-    CpuProfile(), CpuProfile(threads=4), RemotePrior(), GpuProfile(LLAMA_8B, H100), GpuProfile(LLAMA_70B, H100, 4, batch=16),
-]  # fmt: skip
+    CpuProfile(),
+    CpuProfile(threads=4),
+    RemotePrior(),
+    GpuProfile(LLAMA_8B, H100),
+    GpuProfile(LLAMA_70B, H100, 4, batch=16),
+]
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda p: p.name)
@@ -104,7 +110,15 @@ def test_joules_that_are_no_interval_are_refused(bad: tuple[float, float, float]
 
 
 def test_what_the_configuration_says_chooses_the_profile() -> None:
-    facts = {"total_b": None, "weight_bits": 8.0, "experts": None, "experts_used": None, "gpus": 2, "batch": 16.0, "watts": None}
+    facts = {
+        "total_b": None,
+        "weight_bits": 8.0,
+        "experts": None,
+        "experts_used": None,
+        "gpus": 2,
+        "batch": 16.0,
+        "watts": None,
+    }
     gpu = SimpleNamespace(kind="gpu", active_b=8.0, layers=32, kv_bytes=1e5, chip="L40S", **facts)
     assert isinstance(profile_for(gpu, model="m", in_process=False), GpuProfile)
     assert isinstance(profile_for(None, model="m", in_process=True), CpuProfile)

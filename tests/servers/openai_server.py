@@ -1,7 +1,7 @@
 """A real OpenAI-compatible server in its own process, scripted by each test.
 
-A test owns a namespace ``/t/<id>``: it posts a script, calls ``/t/<id>/v1/...``, and reads back what was asked. A script
-gives each model a list of steps, used in order; the last one repeats. A step may have:
+A test owns a namespace ``/t/<id>``: it posts a script, calls ``/t/<id>/v1/...``, and reads back what was asked.
+A script gives each model a list of steps, used in order; the last one repeats. A step may have:
 
     text | json | tool_calls   the reply
     responder                  "quoting" (quotes the first passage) or "planning" (repeats the question)
@@ -48,7 +48,9 @@ SPACES: dict[str, Namespace] = defaultdict(Namespace)
 
 def text_of(step: dict[str, Any], body: dict[str, Any]) -> str:
     if "responder" in step:
-        return json.dumps(RESPONDERS[step["responder"]](body["messages"][-1]["content"], body["messages"][1]["content"]))
+        return json.dumps(
+            RESPONDERS[step["responder"]](body["messages"][-1]["content"], body["messages"][1]["content"])
+        )
     return json.dumps(step["json"]) if "json" in step else step.get("text", "")
 
 
@@ -78,7 +80,9 @@ async def chat(request: web.Request) -> web.StreamResponse:
             await space.gates[step["gate"]].wait()
         if "status" in step:
             headers = {"Retry-After": str(step["retry_after"])} if "retry_after" in step else {}
-            return web.json_response(step.get("error", {"error": {"message": "scripted"}}), status=step["status"], headers=headers)
+            return web.json_response(
+                step.get("error", {"error": {"message": "scripted"}}), status=step["status"], headers=headers
+            )
         if "garbage" in step:
             return web.Response(body=step["garbage"].encode(), content_type="application/json")
         return await (stream if body.get("stream") else whole)(request, body, step)

@@ -9,7 +9,8 @@ from aiohttp import web
 
 ARTICLE = """<!doctype html><html><head><title>On Tides</title></head><body><nav>menu</nav><article><h1>On Tides</h1>
 <p>The tide in the bay of Fundy rises by sixteen metres, more than anywhere else on Earth.</p>
-<p>The moon pulls the water, and the shape of the bay makes the swing grow with every tide.</p></article></body></html>"""
+<p>The moon pulls the water, and the shape of the bay makes the swing grow with every tide.</p>
+</article></body></html>"""
 
 
 async def article(_: web.Request) -> web.Response:
@@ -17,7 +18,10 @@ async def article(_: web.Request) -> web.Response:
 
 
 async def latin(_: web.Request) -> web.Response:
-    return web.Response(body="Crème brûlée is made with cream, sugar and eggs, and then torched.".encode("latin-1"), content_type="text/plain")
+    return web.Response(
+        body="Crème brûlée is made with cream, sugar and eggs, and then torched.".encode("latin-1"),
+        content_type="text/plain",
+    )
 
 
 async def never(_: web.Request) -> web.Response:
@@ -48,7 +52,15 @@ async def away(request: web.Request) -> web.Response:
 
 async def serve() -> None:
     app = web.Application()
-    pages = {"article": article, "latin": latin, "never": never, "endless": endless, "bomb": bomb, "image": image, "away": away}
+    pages = {
+        "article": article,
+        "latin": latin,
+        "never": never,
+        "endless": endless,
+        "bomb": bomb,
+        "image": image,
+        "away": away,
+    }
     for name, handler in pages.items():
         app.router.add_get(f"/{name}", handler)
     runner = web.AppRunner(app, handler_cancellation=True)

@@ -80,7 +80,8 @@ def _sources(report: Report) -> Iterator[str]:
     yield f"{report.sources_read} read, {len(report.sources)} cited."
     if report.sources:
         rows = [
-            f"| {s.id} | {_line(s.title)} | {_line(s.origin)} | `{s.sha256[:12]}` | {s.read_at} |" for s in report.sources
+            f"| {s.id} | {_line(s.title)} | {_line(s.origin)} | `{s.sha256[:12]}` | {s.read_at} |"
+            for s in report.sources
         ]
         yield "\n".join(["| id | title | origin | SHA-256 | read |", "|---|---|---|---|---|", *rows])
     if report.skipped:
@@ -107,7 +108,9 @@ def _meter(report: Report) -> Iterator[str]:
         for a in meter.attempts
     ]
     if attempts:
-        yield "\n".join(["| call | rung | verdict | tokens | dollars | seconds |", "|---|---|---|---:|---:|---:|", *attempts])
+        yield "\n".join(
+            ["| call | rung | verdict | tokens | dollars | seconds |", "|---|---|---|---:|---:|---:|", *attempts]
+        )
     yield f"Job {report.job}, {report.created}."
 
 

@@ -92,7 +92,8 @@ def joules(figure: EnergyFigure) -> str:
         return "0 J"
     if figure.low == figure.high:
         return f"{format_joules(figure.mean)} ({figure.provenance})"
-    return f"{format_joules(figure.mean)} ({format_joules(figure.low)} to {format_joules(figure.high)}, {figure.provenance})"
+    ends = f"{format_joules(figure.low)} to {format_joules(figure.high)}"
+    return f"{format_joules(figure.mean)} ({ends}, {figure.provenance})"
 
 
 def amount(currency: Currency, text: str) -> str:
@@ -123,6 +124,5 @@ def summary(report: Report) -> str:
     total = report.meter.total
     tokens = total.input_tokens + total.output_tokens
     doubt = f", {total.in_doubt_calls} in doubt" if total.in_doubt_calls else ""
-    return (
-        f"{total.calls} calls{doubt} · {tokens:,} tokens · {usd(total.usd)} · {joules(total.joules)} · {total.seconds:.2f} s"
-    )
+    calls = f"{total.calls} calls{doubt}"
+    return f"{calls} · {tokens:,} tokens · {usd(total.usd)} · {joules(total.joules)} · {total.seconds:.2f} s"

@@ -55,7 +55,9 @@ def to_html(report: Report, texts: Mapping[str, str]) -> str:
     room = resources.files("agentflow.research.rendering")
     style = room.joinpath("page.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     environment.filters |= {"usd": usd, "joules": joules, "limit": limit_line, "clean": clean}
     template = environment.from_string(room.joinpath("page.html.j2").read_text("utf-8"))
     return template.render(

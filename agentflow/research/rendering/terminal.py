@@ -64,7 +64,9 @@ def render(report: Report, texts: Mapping[str, str], console: Console, run_folde
 
 
 def _meter(report: Report, console: Console) -> None:
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, padding=(0, 2, 0, 0), show_footer=True)
+    table = Table(
+        box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, padding=(0, 2, 0, 0), show_footer=True
+    )
     total = report.meter.total
     columns = (
         ("meter", "whole job"),
@@ -101,4 +103,6 @@ def _footer(report: Report, console: Console, run_folder: Path | None) -> None:
         console.print(Text(f"Kept in {run_folder} (report.html shows every citation in its source)", style="dim"))
     if report.ending is not None:
         undone = f" Left undone: {', '.join(report.ending.undone)}." if report.ending.undone else ""
-        console.print(Text(f"Ended early ({report.ending.reason}): {clean(report.ending.message)}{undone}", style="bold yellow"))
+        console.print(
+            Text(f"Ended early ({report.ending.reason}): {clean(report.ending.message)}{undone}", style="bold yellow")
+        )

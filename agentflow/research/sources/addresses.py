@@ -53,7 +53,9 @@ def check_literal(host: str, *, allow_private: bool) -> None:
     except ValueError:
         return
     if why is not None and not allow_private:
-        raise FetchRefused(f"leads to a {why} address ({host}). Pages there are not fetched; --allow-private lifts this.")
+        raise FetchRefused(
+            f"leads to a {why} address ({host}). Pages there are not fetched; --allow-private lifts this."
+        )
 
 
 class PublicResolver(AbstractResolver):

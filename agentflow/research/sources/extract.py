@@ -36,7 +36,17 @@ MEDIA_TYPES = {
     ".py": "text/x-python",
 }
 DOCX = MEDIA_TYPES[".docx"]
-_BINARY_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"PK\x03\x04", b"\x1f\x8b", b"\x7fELF", b"SQLite format 3\x00", b"OggS", b"RIFF")
+_BINARY_STARTS = (
+    b"\x89PNG",
+    b"\xff\xd8\xff",
+    b"GIF8",
+    b"PK\x03\x04",
+    b"\x1f\x8b",
+    b"\x7fELF",
+    b"SQLite format 3\x00",
+    b"OggS",
+    b"RIFF",
+)
 
 
 def media_type_of(name: str) -> str:
@@ -77,7 +87,7 @@ def extract(data: bytes, media_type: str, name: str, limits: ReadLimits) -> Extr
 
 
 def decode(data: bytes) -> str:
-    """Bytes as text with ``\\n`` line ends: by byte order mark, as UTF-8, else as charset-normalizer judges.
+    """Bytes as text with line feeds for line ends: by byte order mark, as UTF-8, else as charset-normalizer judges.
 
     Raises:
         SourceError: binary data, or no encoding fits.
@@ -117,8 +127,6 @@ def _html(text: str) -> Extracted:
 
     _quiet("trafilatura", "htmldate", "courlan", "justext")
     tree: Any = trafilatura.load_html(text)
-    if tree is None:
-        raise SourceError("is not an HTML page that can be parsed")
     metadata = extract_metadata(tree)
     title = str(metadata.title or "") if metadata is not None else ""
     body = trafilatura.extract(text, include_comments=False, include_tables=True) or trafilatura.html2txt(text)
@@ -155,7 +163,10 @@ def _docx(data: bytes, limits: ReadLimits) -> Extracted:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             inside = sum(entry.file_size for entry in archive.infolist())
-        if inside > max(limits.max_extracted_chars, _MAX_ZIP_RATIO * len(data)) or inside > 4 * limits.max_extracted_chars:
+        if (
+            inside > max(limits.max_extracted_chars, _MAX_ZIP_RATIO * len(data))
+            or inside > 4 * limits.max_extracted_chars
+        ):
             raise SourceError(f"unpacks to {inside:,} bytes, which is more than we open")
         document = docx.Document(io.BytesIO(data))
         blocks: list[str] = []

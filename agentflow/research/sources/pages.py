@@ -67,7 +67,9 @@ async def _fetch(address: str, limits: ReadLimits, *, allow_private: bool) -> Pa
             except aiohttp.ClientConnectorError as error:
                 refused = _refused_within(error)
                 if refused is not None:
-                    raise FetchRefused(f"redirects to {_shown(address)}, which {refused}" if hop else str(refused)) from error
+                    raise FetchRefused(
+                        f"redirects to {_shown(address)}, which {refused}" if hop else str(refused)
+                    ) from error
                 raise
     raise SourceError(f"redirects more than {limits.max_redirects} times.")
 

@@ -51,7 +51,7 @@ async def read_sources(
         if is_page(origin):
             shelf.add(origin, pages[origin])
         else:
-            await _read_path(Path(origin).expanduser(), limits, shelf)
+            await _read_path(origin, limits, shelf)
     if not shelf.sources:
         reasons = "; ".join(f"{s.origin}: {s.reason}" for s in shelf.skipped[:3]) or "no files in it"
         raise SourceError(f"Nothing to read in {', '.join(origins)} ({reasons}). Name files with text in them.")
@@ -99,14 +99,12 @@ class _Shelf:
             self.on_read(source)
 
 
-async def _read_path(path: Path, limits: ReadLimits, shelf: _Shelf) -> None:
-    if not path.exists():
-        broken = " (a link that leads nowhere)" if path.is_symlink() else ""
-        raise SourceError(f"{path} does not exist{broken}. Check the path.")
-    if not path.is_dir():
-        shelf.add(str(path), await asyncio.to_thread(read_file, path, limits))
+async def _read_path(origin: str, limits: ReadLimits, shelf: _Shelf) -> None:
+    named = await asyncio.to_thread(_named, origin, limits)
+    if isinstance(named, Path):
+        shelf.add(str(named), await asyncio.to_thread(read_file, named, limits))
         return
-    files = await asyncio.to_thread(lambda: list(walk(path, limits)))
+    files = named
     # A batch per thread hop: a thread for each of 20,000 small files would cost more than reading them.
     for start in range(0, len(files), _BATCH):
         batch = files[start : start + _BATCH]
@@ -115,6 +113,15 @@ async def _read_path(path: Path, limits: ReadLimits, shelf: _Shelf) -> None:
                 shelf.skipped.append(Skipped(str(file), str(found).removeprefix(f"{file} ")))
             else:
                 shelf.add(str(file), found)
+
+
+def _named(origin: str, limits: ReadLimits) -> Path | list[Path]:
+    """The file that was named, or every file of the folder that was."""
+    path = Path(origin).expanduser()
+    if not path.exists():
+        broken = " (a link that leads nowhere)" if path.is_symlink() else ""
+        raise SourceError(f"{path} does not exist{broken}. Check the path.")
+    return list(walk(path, limits)) if path.is_dir() else path
 
 
 def _read_batch(batch: Sequence[Path], limits: ReadLimits) -> list[Extracted | SourceError]:

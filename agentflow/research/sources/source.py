@@ -11,8 +11,8 @@ MEGABYTE = 1_000_000
 class Source:
     """Extracted text and where it came from.
 
-    ``text`` is what offsets and ``sha256`` (hex, of its UTF-8 bytes) speak of: decoded, line ends as ``\\n``, nothing
-    else changed for text formats. ``origin`` is the path or address; ``read_at`` ISO 8601 in UTC.
+    ``text`` is what offsets and ``sha256`` (hex, of its UTF-8 bytes) speak of: decoded, line ends as line feeds,
+    nothing else changed for text formats. ``origin`` is the path or address; ``read_at`` ISO 8601 in UTC.
     """
 
     id: str
