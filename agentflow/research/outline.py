@@ -124,6 +124,14 @@ class _Scan:
     def _take_fence(self, found: re.Match[str], start: int, end: int) -> None:
         fence = found["fence"]
         if not self._fence:
+            # reStructuredText underlines titles with what opens a fence in Markdown.
+            if (
+                fence[0] == "~"
+                and not self._markdown
+                and not found["info"].strip()
+                and self._take_underline(fence, start)
+            ):
+                return
             # Three back quotes and more on one line are code within a line.
             if "`" not in found["info"]:
                 self._fence, self._opened = fence, start
@@ -131,24 +139,25 @@ class _Scan:
             self.blocks.append(Block(self._opened, end))
             self._fence = ""
 
-    def _take_underline(self, line: str, start: int) -> None:
-        """The line before an underline is a title, if it is a lone line of about its length."""
+    def _take_underline(self, line: str, start: int) -> bool:
+        """Whether the line before an underline is a title: a lone line, not longer unless in Markdown."""
         text = self._text
-        before = text.rfind("\n", max(0, start - 2 - _LONGEST_TITLE), start - 1) + 1
+        earliest = max(0, start - 2 - _LONGEST_TITLE)
+        before = text.rfind("\n", earliest, start - 1) + 1
+        if before == 0 and earliest > 0:
+            return False
         title = text[before : start - 1].rstrip()
-        if not title or title[0] in " \t-*+|>#" or len(title) > _LONGEST_TITLE:
-            return
-        if self._markdown and line[0] in "=-":
-            level = 1 if line[0] == "=" else 2
-        elif self._markdown or len(line) < len(title):
-            return
-        else:
-            level = self._levels.setdefault(line[0], len(self._levels) + 1)
-        above = text[max(0, before - len(line) - 1) : max(0, before - 1)]
-        overlined = above == line
+        if not title or title[0] in " \t-*+|>#" or (len(line) < len(title) and not self._markdown):
+            return False
+        if self._markdown and line[0] not in "=-":
+            return False
+        overline = before - len(line) - 1
+        overlined = overline >= 0 and text[overline : before - 1] == line
         if not overlined and not _blank_before(text, before):
-            return
-        self._add(before - len(line) - 1 if overlined else before, level, title)
+            return False
+        level = "=-".index(line[0]) + 1 if self._markdown else self._levels.setdefault(line[0], len(self._levels) + 1)
+        self._add(overline if overlined else before, level, title)
+        return True
 
     def _add(self, start: int, level: int, title: str) -> None:
         if not title:

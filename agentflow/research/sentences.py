@@ -89,7 +89,7 @@ def _runs(text: str, start: int, end: int) -> Iterator[_Run]:
     run: _Run | None = None
     for first, last in _lines(text, start, end):
         line = text[first:last]
-        fence = _FENCE.match(line) is not None
+        fence = _FENCE.match(line) is not None and (fenced or not _underlines(line, text, run))
         fenced = fenced != fence
         kind: Kind | None = None if fence else "code" if fenced else _kind(line)
         if run is not None and kind == "prose":
@@ -120,6 +120,13 @@ def _kind(line: str) -> Kind | None:
     if _TABLE.match(stripped):
         return "table"
     return "list" if _ITEM.match(line) else "prose"
+
+
+def _underlines(line: str, text: str, run: _Run | None) -> bool:
+    """Whether tildes are the underline of the title above, as in reStructuredText, and not the start of a fence."""
+    if run is None or run.kind != "prose" or run.lines > 1 or not line.startswith("~~~"):
+        return False
+    return not line.strip("~ \t") and len(line.rstrip()) >= len(text[run.start : run.end].rstrip())
 
 
 def _marker(line: str, kind: Kind) -> int:

@@ -77,7 +77,8 @@ def test_long_lines_are_cut_at_spaces_and_endless_words_anywhere() -> None:
 
 
 def test_a_chunk_knows_the_headings_above_it() -> None:
-    text = "Before.\n\n# One\n\n## Two ##\n\ntext\n\n```\n# no heading\n```\n\n## Three\n\nmore\n\n# Four\n\nthis is the end"
+    text = "Before.\n\n# One\n\n## Two ##\n\ntext\n\n```\n# no heading\n```\n"
+    text += "\n## Three\n\nmore\n\n# Four\n\nthis is the end"
     found = chunks_of(text, 20)
     headings = {word: chunk.heading for chunk in found for word in chunk.text.split()}
     assert headings["Before."] == ""
@@ -111,7 +112,8 @@ def test_blank_and_empty_texts_have_no_chunks() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["# " * 50, "```\n", "|a\n", "a\n===\n", "- ", "\n", "a. ", " " * 50, "# #" + " " * 40]
+    "line",
+    ["# " * 50, "```\n", "|a\n", "a\n===\n", "- ", "\n", "a. ", " " * 50, "# #" + " " * 40, "x" * 300 + "\n===\n"],
 )
 def test_hostile_text_is_cut_in_linear_time(line: str) -> None:
     """Four times the text takes far less than sixteen times as long."""

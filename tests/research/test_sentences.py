@@ -69,6 +69,11 @@ def test_blocks_have_their_kinds() -> None:
     ]
 
 
+def test_tildes_underline_a_title_or_open_a_fence() -> None:
+    text = "Title\n~~~~~\n\nWords here:\n\n~~~\ncode\n~~~\n"
+    assert kinds(text) == [("heading", "Title"), ("prose", "Words here:"), ("code", "code")]
+
+
 def test_a_region_inside_a_fence_is_code() -> None:
     text = "Words.\n```\nfirst\nsecond\n```\nAfter."
     start = text.index("second")
