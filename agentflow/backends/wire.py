@@ -1,6 +1,7 @@
 """The OpenAI chat dialect: a Request as JSON, a reply's JSON as values. Every backend shares it.
 
-Imports messages, errors. Everything a server sends is checked before it is believed; counts that make no sense are treated as not sent.
+Everything a server sends is checked before it is believed; counts that make no sense are treated as not sent.
+Imports messages, errors.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ async def run_research(
         if observe is not None:
             observe(event, meter)
 
-    emit("job.started", {"job": job, "kind": "research", "question": task.question, "origins": task.origins})
+    emit("job.started", {"job": job, "job_kind": "research", "question": task.question, "origins": task.origins})
     research = ResearchJob(runtime, meter, emit)
     try:
         with tracing.job_span("research", job) as span:

@@ -25,7 +25,8 @@ STOP_WORDS = frozenset(
 # More words that tell nothing of what a question is about; they stay in the index.
 QUESTION_WORDS = frozenset(
     "done were can could should would may might must has have had its i we you he she them our your his her me my from "
-    "about between than so any some all been being happen happens tell describe explain give list name am us".split()
+    "about between than so any some all been being many much long far often old happen "
+    "happens tell describe explain give list name am us".split()
 )
 _WORDS = re.compile(r"\w+(?:(?<=\d)\.\d+)*").findall
 # Begins with the comma, so that a text without one is passed over at the speed of a character search.

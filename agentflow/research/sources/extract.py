@@ -128,7 +128,7 @@ def _html(text: str) -> Extracted:
     _quiet("trafilatura", "htmldate", "courlan", "justext")
     tree: Any = trafilatura.load_html(text)
     metadata = extract_metadata(tree)
-    title = str(metadata.title or "") if metadata is not None else ""
+    title = str(getattr(metadata, "title", None) or "")
     body = trafilatura.extract(text, include_comments=False, include_tables=True) or trafilatura.html2txt(text)
     return Extracted(_line_ends(body or ""), title, "text/html")
 
@@ -176,7 +176,7 @@ def _docx(data: bytes, limits: ReadLimits) -> Extracted:
                 rows = (" | ".join(cell.text.strip() for cell in row.cells) for row in block.rows)
                 blocks.append("\n".join(rows))
                 continue
-            if not title and (block.style is not None and str(block.style.name).startswith(("Heading", "Title"))):
+            if not title and str(getattr(block.style, "name", "")).startswith(("Heading", "Title")):
                 title = block.text
             blocks.append(block.text)
     except SourceError:
