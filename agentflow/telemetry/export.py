@@ -1,4 +1,7 @@
-"""Sending spans and metrics out, when the environment names a collector and the ``otel`` extra is installed."""
+"""Sending spans and metrics out, when the environment names a collector and the ``otel`` extra is installed.
+
+The command line calls ``setup`` once; a program that installs an OpenTelemetry SDK of its own needs none of this.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +11,58 @@ import os
 import threading
 
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+_CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+# With nobody listening, an exporter without a limit retries for 7 to 8 s.
+_EXPORT_S = 2
+_EXIT_S = 2.5
 
 
-def export_if_asked() -> bool:
-    """Install the OpenTelemetry SDK with an OTLP exporter when OTEL_EXPORTER_OTLP_ENDPOINT is set.
+def setup(*, capture_content: bool = False) -> bool:
+    """Install the OpenTelemetry SDK with OTLP exporters when OTEL_EXPORTER_OTLP_ENDPOINT is set.
+
+    Args:
+        capture_content: record prompts and replies on spans, unless
+            OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says otherwise.
 
     Returns:
-        Whether spans now leave the process. A collector that does not listen never delays a call: export
-        happens in a thread, with a time limit of 2 s at exit.
+        Whether spans and metrics now leave the process. A collector that does not listen never delays a call:
+        export happens in a thread, and the end of the program waits 2.5 s for it at most.
     """
     if not os.environ.get(_ENDPOINT):
         return False
     try:
-        from opentelemetry import trace
+        from opentelemetry import metrics, trace
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         return False
+    if capture_content:
+        os.environ.setdefault(_CAPTURE, "SPAN_ONLY")
+    # A collector that is away is no error of the job: its retries would fill the terminal.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-    provider = TracerProvider(
-        resource=Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", "agentflow")}),
-        shutdown_on_exit=False,
-    )
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=2)))
-    trace.set_tracer_provider(provider)
+    resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", "agentflow")})
+    spans = TracerProvider(resource=resource, shutdown_on_exit=False)
+    spans.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=_EXPORT_S)))
+    reader = PeriodicExportingMetricReader(OTLPMetricExporter(timeout=_EXPORT_S))
+    measures = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
+    trace.set_tracer_provider(spans)
+    metrics.set_meter_provider(measures)
+
+    flushes = [threading.Thread(target=provider.shutdown, daemon=True) for provider in (spans, measures)]
 
     def flush() -> None:
-        thread = threading.Thread(target=provider.shutdown, daemon=True)
-        thread.start()
-        thread.join(timeout=2.5)
+        for thread in flushes:
+            thread.start()
+        for thread in flushes:
+            thread.join(timeout=_EXIT_S)
 
     atexit.register(flush)
     return True
+
+
+export_if_asked = setup

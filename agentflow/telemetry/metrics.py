@@ -1,4 +1,8 @@
-"""Instruments for attempts on models: duration, tokens, dollars, joules. Only this folder imports OpenTelemetry."""
+"""Instruments for attempts: duration, time to first token, tokens, dollars, joules. Labels are few and bounded.
+
+Boundaries travel with the instruments and are the conventions' own. ``tracing`` records into them; only this folder
+imports OpenTelemetry.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,18 @@ from opentelemetry.metrics import Counter, Histogram
 
 from agentflow.telemetry import semconv
 
-# Bucket boundaries travel with the instrument; these are the conventions' own.
 _SECONDS = [0.01 * 2**n for n in range(14)]
 _TOKENS = [float(4**n) for n in range(14)]
+# No convention bounds dollars yet: from a millionth to ten.
 _USD = [1e-6 * 10**n for n in range(8)]
 
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    """The instruments of one meter provider."""
+    """The instruments of one meter provider, in seconds, tokens, dollars and joules."""
 
     duration: Histogram
+    first_chunk: Histogram
     tokens: Histogram
     cost: Histogram
     energy: Counter
@@ -28,10 +33,11 @@ class Instruments:
 
 @functools.cache
 def instruments() -> Instruments:
-    """The instruments of the global meter provider."""
+    """The instruments of the global meter provider; a provider that is installed later is served too."""
     meter = metrics.get_meter("agentflow")
     return Instruments(
         meter.create_histogram(semconv.METRIC_DURATION, unit="s", explicit_bucket_boundaries_advisory=_SECONDS),
+        meter.create_histogram(semconv.METRIC_FIRST_CHUNK, unit="s", explicit_bucket_boundaries_advisory=_SECONDS),
         meter.create_histogram(semconv.METRIC_TOKENS, unit="{token}", explicit_bucket_boundaries_advisory=_TOKENS),
         meter.create_histogram(semconv.METRIC_COST, unit="USD", explicit_bucket_boundaries_advisory=_USD),
         meter.create_counter(semconv.METRIC_ENERGY, unit="J"),
