@@ -1,7 +1,7 @@
 """Runs one command and prints its wall clock, peak memory and exit code as JSON.
 
-``python -m benchmarks.measured OUTPUT COMMAND...`` writes what the command prints to the file OUTPUT. It is a process of
-its own because Linux counts the memory of whoever starts a command into that command's peak, and this one is small.
+``python -m benchmarks.measured OUTPUT COMMAND...`` writes what the command prints to the file OUTPUT. It is a process
+of its own because Linux counts the memory of whoever starts a command into that command's peak, and this one is small.
 Imports only the standard library.
 """
 
