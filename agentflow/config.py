@@ -1,4 +1,4 @@
-"""Configuration: agentflow.toml and AGENTFLOW_* variables, checked by pydantic. Imports errors only.
+"""Configuration: agentflow.toml and AGENTFLOW_* variables, checked by pydantic. Imports errors and config_faults.
 
 The file is looked for in the working folder; AGENTFLOW_CONFIG names another. A variable wins over the file:
 ``AGENTFLOW_BUDGET__USD=0.5``, ``AGENTFLOW_MODELS__SMALL__BASE_URL=...``. Keys of providers are never in the file, only
@@ -14,19 +14,46 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from agentflow.config_faults import explain, line_of
 from agentflow.errors import ConfigError
 
 CONFIG_FILE = "agentflow.toml"
 CODE = "code"
+_PREFIX = "AGENTFLOW_"
 _Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
+def _variable_name(value: str | None) -> str | None:
+    """Accept the name of a variable; refuse what is, or looks like, a key itself. The value is never repeated."""
+    if value is None:
+        return None
+    spelled = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", value)
+    branded = re.match(r"(sk|pk|rk|gsk|hf|xai|ghp|AIza|AKIA|pplx|nvapi)[-_A-Z0-9a-z]{12,}", value)
+    random = len(value) >= 20 and "_" not in value and any(c.isdigit() for c in value)
+    if not spelled or branded or random:
+        raise ValueError("must be the name of an environment variable, as in OPENAI_API_KEY, not a key itself")
+    return value
+
+
+def _address(value: str | None) -> str | None:
+    """Accept http(s) addresses without a password in them."""
+    if value is not None and not re.match(r"https?://[^/?#@\s]+(?:[/?#]|$)", value):
+        raise ValueError("must be an http:// or https:// address without a user or password in it")
+    return value
+
+
+_VariableName = Annotated[str | None, AfterValidator(_variable_name)]
+_Address = Annotated[str | None, AfterValidator(_address)]
+
+
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
 
 class PriceSettings(_Table):
@@ -78,11 +105,11 @@ class ModelSettings(_Table):
     """``openai``: any OpenAI-compatible server; ``llamacpp``: a GGUF file in this process; ``litellm``: a provider."""
     model: str = ""
     """The backend's name of the model; the table's own name when left out."""
-    base_url: str | None = None
+    base_url: _Address = None
     """Address of the server, up to and including /v1."""
     path: Path | None = None
     """``llamacpp``: the .gguf file."""
-    api_key_env: str | None = None
+    api_key_env: _VariableName = None
     """The NAME of the environment variable that holds the key."""
     context: int | None = Field(default=None, gt=0)
     """Tokens that prompt and reply may take together."""
@@ -104,13 +131,6 @@ class ModelSettings(_Table):
     """``llamacpp``: CPU threads of a call."""
     slots: int = Field(default=1, gt=0)
     """``llamacpp``: calls served side by side."""
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _is_a_name(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", value):
-            raise ValueError("must be the name of an environment variable, not a key itself")
-        return value
 
     @model_validator(mode="after")
     def _has_its_place(self) -> ModelSettings:
@@ -134,6 +154,13 @@ class CascadeSettings(_Table):
     """How often a model is told what was wrong and asked again."""
     min_output: int = Field(default=64, gt=0)
     """Tokens below which a reply is not worth asking for."""
+
+    @field_validator("rungs")
+    @classmethod
+    def _are_different(cls, rungs: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(rungs)) < len(rungs):
+            raise ValueError("names a rung twice; each may stand once, cheapest first")
+        return rungs
 
 
 class BudgetSettings(_Table):
@@ -163,11 +190,11 @@ class EmbedderSettings(_Table):
     """Which library or protocol."""
     model: str = ""
     """A folder or name of the model."""
-    base_url: str | None = None
+    base_url: _Address = None
     """``openai``: address up to and including /v1."""
     path: Path | None = None
     """``llamacpp``: the .gguf file."""
-    api_key_env: str | None = None
+    api_key_env: _VariableName = None
     """The NAME of the environment variable that holds the key."""
     price: _Money | None = None
     """``openai``: dollars per million tokens. Unknown is never free: 0 for a server of your own."""
@@ -217,14 +244,22 @@ class SourceSettings(_Table):
     """Fetch pages from private, loopback and link-local addresses too."""
 
 
+class TelemetrySettings(_Table):
+    """Spans and metrics. Where they go is OpenTelemetry's own OTEL_EXPORTER_OTLP_ENDPOINT."""
+
+    capture_content: bool = False
+    """Record prompts and replies on spans too."""
+
+
 class Settings(BaseSettings):
     """All of it. Every table may be left out."""
 
     model_config = SettingsConfigDict(
-        env_prefix="AGENTFLOW_",
+        env_prefix=_PREFIX,
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
+        hide_input_in_errors=True,
         use_attribute_docstrings=True,
     )
 
@@ -240,14 +275,20 @@ class Settings(BaseSettings):
     """The research job."""
     sources: SourceSettings = SourceSettings()
     """Bounds on what is read."""
+    telemetry: TelemetrySettings = TelemetrySettings()
+    """Spans and metrics."""
 
     @model_validator(mode="after")
     def _rungs_exist(self) -> Settings:
+        if CODE in self.models:
+            raise ValueError(
+                f"models.{CODE}: '{CODE}' is the step's own code in every cascade; name the model otherwise"
+            )
         for name, cascade in self.cascades.items():
             for rung in cascade.rungs:
                 if rung != CODE and rung not in self.models:
                     known = ", ".join([CODE, *self.models])
-                    raise ValueError(f"cascades.{name}.rungs names '{rung}', which is not a model; there are: {known}")
+                    raise ValueError(f"cascades.{name}.rungs: '{rung}' is not a model; there are: {known}")
         return self
 
     @classmethod
@@ -280,57 +321,62 @@ def load_settings(path: Path | None = None) -> Settings:
     """
     named = path or (Path(os.environ["AGENTFLOW_CONFIG"]) if os.environ.get("AGENTFLOW_CONFIG") else None)
     file = named or Path(CONFIG_FILE)
-    text = ""
-    if named is not None or file.is_file():
-        try:
-            text = file.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file} cannot be read: {error}. Check the path, or unset AGENTFLOW_CONFIG.") from error
+    text = _text(file) if named is not None or file.is_file() else ""
+    data = _parsed(text, file)
+    _refuse_unknown_variables()
     try:
-        return Settings(**_parsed(text, file))
+        return Settings(**data)
     except ValidationError as error:
-        raise ConfigError(_explained(error, text, file)) from error
+        raise ConfigError(explain(error, Settings, text, str(file), os.environ, _PREFIX)) from error
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"{_PREFIX}{field.group(1).upper()}" if field else f"of {_PREFIX}*"
+        raise ConfigError(f"variable {name}: not valid JSON. Write tables and lists as JSON.") from error
+
+
+def example_config() -> str:
+    """An agentflow.toml with models, a cascade and a budget, to start from."""
+    return EXAMPLE
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}. Check the path.") from error
 
 
 def _parsed(text: str, file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        line = "" if "line" in str(error) else f", line {len(text.splitlines())}"
-        raise ConfigError(f"{file}{line} is not valid TOML: {error}. Mend that line.") from error
+        at = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
+        line = at.group(1) if at else str(len(text.splitlines()))
+        what = str(error)[: at.start()] if at else str(error)
+        column = f" at column {at.group(2)}" if at else ""
+        raise ConfigError(f"{file}, line {line}: not valid TOML: {what}{column}. Mend that line.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{file} nests its values too deep to be read. Write tables instead.") from error
+    for key in data:
+        # A settings class takes arguments of its own; only tables may reach it.
+        if key not in Settings.model_fields:
+            line = line_of([key], text)
+            raise ConfigError(f"{file}, line {line}: {key}: there is no such key; {_tables()}.")
+    return data
 
 
-def _explained(error: ValidationError, text: str, file: Path) -> str:
-    first = error.errors(include_url=False)[0]
-    message = first["msg"].removeprefix("Value error, ")
-    said = re.match(r"\w+(?:\.\w+)+", message)
-    keys = [str(part) for part in first["loc"]] or (said.group().split(".") if said else [])
-    where = ".".join(keys) or "configuration"
-    line = _line_of(keys, text)
-    place = f"{file}, line {line}" if line else (f"{file}" if text else "the AGENTFLOW_* environment")
-    more = f" ({error.error_count() - 1} more after it)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        message = "there is no such key"
-    return f"{place}: {where}: {message}{more}."
+def _refuse_unknown_variables() -> None:
+    """A misspelt table in a variable would be passed over in silence."""
+    for name in os.environ:
+        table, nested, _ = name.upper().removeprefix(_PREFIX).partition("__")
+        if name.upper().startswith(_PREFIX) and nested and table.lower() not in Settings.model_fields:
+            raise ConfigError(f"variable {name}: there is no table '{table.lower()}'; {_tables()}.")
 
 
-def _line_of(keys: list[str], text: str) -> int | None:
-    """The line where the last of ``keys`` is set below the tables named by those before it; a best effort."""
-    number = None
-    table = ""
-    for count, line in enumerate(text.splitlines(), start=1):
-        header = re.match(r"\s*\[([^\]]+)\]", line)
-        if header:
-            table = header.group(1).strip().replace('"', "")
-            if keys and table == ".".join(keys[: table.count(".") + 1]):
-                number = count
-            continue
-        key = re.match(r"\s*([\w.-]+)\s*=", line)
-        if key:
-            full = f"{table}.{key.group(1)}" if table else key.group(1)
-            if ".".join(keys).startswith(full):
-                return count
-    return number
+def _tables() -> str:
+    return f"there are: {', '.join(sorted(Settings.model_fields))}"
 
 
 EXAMPLE = """\
