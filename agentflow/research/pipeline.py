@@ -24,12 +24,12 @@ from agentflow.orchestration.plan import Outcome, Plan, Task
 from agentflow.research.assembly import Findings, assemble
 from agentflow.research.citations import verify_draft
 from agentflow.research.corpus import Corpus
-from agentflow.research.embedding_rung import embedding_rung
 from agentflow.research.evidence import Draft, Evidence
 from agentflow.research.planning import Plan as ResearchPlan
 from agentflow.research.planning import Planning, heuristic_plan, plan_check, planning_request
 from agentflow.research.report import Ending, Report
 from agentflow.research.retrieval import Bm25Index, Hit
+from agentflow.research.retrieval_rung import make_embedder, retrieval_rung
 from agentflow.research.sources import Reading, ReadLimits, estimated_bytes, read_sources
 from agentflow.research.sources.source import MEGABYTE
 from agentflow.research.synthesis import Synthesis, draft_check, extractive_draft, synthesis_request
@@ -77,6 +77,7 @@ class ResearchJob:
         self._emit = emit
         self._orchestrator = Orchestrator(runtime, meter, self._on_call, self._on_task)
         self._agents = shipped_agents()
+        self._embedder = None if self._settings.embedder is None else make_embedder(self._settings.embedder)
         self.findings = Findings(job=meter.name)
 
     async def run(self, task: ResearchTask) -> Report:
@@ -107,6 +108,9 @@ class ResearchJob:
                 undone=self._undone(),
             )
             await self._quote_what_is_there()
+        finally:
+            if self._embedder is not None:
+                await self._embedder.aclose()
         self._meter.close()
         return assemble(self.findings, self._meter)
 
@@ -183,7 +187,7 @@ class ResearchJob:
         async def retrieve(chain: Chain, _: Mapping[str, Any]) -> list[Hit]:
             index = self.findings.index
             assert index is not None
-            rung = embedding_rung(self._runtime, index, self._settings)
+            rung = retrieval_rung(self._runtime, index, self._settings, self._embedder)
             request = Request((Message("user", question),), inputs=question)
             reply = await chain.call(request, output=list[Hit], name="retrieve", cascade=self._runtime.code(rung))
             self._served("retrieval", chain, reply)

@@ -291,7 +291,7 @@ def test_bad_input_is_one_clear_line_a_non_zero_exit_and_nothing_left_behind(
     [
         ("[budget]\nusd = = 1\n", "line 2"),
         ("[budget]\nusd = -1\n", "agentflow.toml, line 2: budget.usd"),
-        ("[cascades.default]\nrungs = ['code', 'ghost']\n", "names 'ghost', which is not a model"),
+        ("[cascades.default]\nrungs = ['code', 'ghost']\n", "'ghost' is not a model"),
         ("[models.x]\nbackend = 'telepathy'\n", "models.x.backend"),
         ("[models.x]\nbackend = 'openai'\nbase_url = 'http://127.0.0.1:9/v1'\n", "No price is known for model 'x'"),
     ],

@@ -48,7 +48,7 @@ def render(report: Report, texts: Mapping[str, str], console: Console, run_folde
             line = Text(clean(claim.text))
             for numbered in cited:
                 line.append(f" [{numbered.number}]", style="cyan")
-            console.print(Padding(line, (0, 0, 1, 2)))
+            console.print(Padding(line, (0, 0, 1, 2), expand=False))
     if report.unsupported:
         console.print(Text("Unsupported (failed verification; no part of the answer)", style="bold yellow"))
         for unsupported in report.unsupported:

@@ -21,7 +21,7 @@ _SHARED = ipaddress.ip_network("100.64.0.0/10")
 def refusal(address: str) -> str | None:
     """Why an IP address is not visited (``private``, ``loopback``, …), or None when it is public."""
     ip = ipaddress.ip_address(address.split("%", 1)[0])
-    for inner in (ip, *_embedded(ip)):
+    for inner in _embedded(ip) or [ip]:
         for kind in ("loopback", "link_local", "multicast", "unspecified", "reserved", "private"):
             if getattr(inner, f"is_{kind}"):
                 return kind.replace("_", "-")

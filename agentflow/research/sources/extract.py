@@ -18,6 +18,8 @@ _RST_TITLE = re.compile(r"^(?P<title>\S.*)\n(?P<line>[=\-~#*^\"'])(?P=line){2,}[
 _SPACES = re.compile(r"\s+")
 _TITLE_CHARS = 200
 _MAX_ZIP_RATIO = 200
+# With fewer bytes beyond ASCII a statistical judgement is a guess; Western text is then the likeliest.
+_TOO_FEW_TO_JUDGE = 32
 
 MEDIA_TYPES = {
     ".md": "text/markdown",
@@ -89,6 +91,8 @@ def extract(data: bytes, media_type: str, name: str, limits: ReadLimits) -> Extr
 def decode(data: bytes) -> str:
     """Bytes as text with line feeds for line ends: by byte order mark, as UTF-8, else as charset-normalizer judges.
 
+    With too few characters to judge by, as Windows-1252.
+
     Raises:
         SourceError: binary data, or no encoding fits.
     """
@@ -100,6 +104,8 @@ def decode(data: bytes) -> str:
         return _line_ends(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
         pass
+    if sum(byte > 127 for byte in data) < _TOO_FEW_TO_JUDGE:
+        return _line_ends(data.decode("cp1252", "replace"))
     from charset_normalizer import from_bytes
 
     best = from_bytes(data[:1_000_000]).best()
@@ -129,7 +135,9 @@ def _html(text: str) -> Extracted:
     tree: Any = trafilatura.load_html(text)
     metadata = extract_metadata(tree)
     title = str(getattr(metadata, "title", None) or "")
-    body = trafilatura.extract(text, include_comments=False, include_tables=True) or trafilatura.html2txt(text)
+    body = trafilatura.extract(text, include_comments=False, include_tables=True)
+    # A page too short to have a main part is taken paragraph by paragraph, or as it stands.
+    body = body or trafilatura.baseline(text)[1] or trafilatura.html2txt(text)
     return Extracted(_line_ends(body or ""), title, "text/html")
 
 

@@ -99,7 +99,18 @@ async def _body(response: aiohttp.ClientResponse, address: str, limits: ReadLimi
         body += block
         if len(body) > limits.max_page_bytes:
             raise SourceError(f"is larger than {limits.max_page_bytes / MEGABYTE:g} MB; reading stopped there.")
-    return Page(address, bytes(body), "text/html" if "html" in media_type else media_type)
+    kind = "text/html" if "html" in media_type else media_type
+    return Page(address, _as_declared(bytes(body), response.charset, kind), kind)
+
+
+def _as_declared(body: bytes, charset: str | None, media_type: str) -> bytes:
+    """Text in UTF-8, when the server said what it is in; an encoding that does not exist or does not fit is ignored."""
+    if charset is None or media_type in ("application/pdf", DOCX):
+        return body
+    try:
+        return body.decode(charset).encode("utf-8")
+    except (LookupError, UnicodeDecodeError):
+        return body
 
 
 def _refused_within(error: BaseException) -> FetchRefused | None:
