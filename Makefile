@@ -3,6 +3,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
+# mkdocs-material prints an advertisement for its successor otherwise.
+export NO_MKDOCS_2_WARNING := 1
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEPENDENCIES := pyproject.toml constraints.txt
 QUESTION := How does agentflow keep a chain from overspending?
@@ -22,7 +24,10 @@ list:
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo 'No Python 3.11 or later found. Install one, or name it: make PYTHON=/path/to/python3' >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo '$(PYTHON) is older than Python 3.11, or does not run. Name another: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo '$(PYTHON) cannot create $(VENV); on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
 
 $(VENV)/run.stamp: $(DEPENDENCIES) | $(BIN)/python
 	$(INSTALL) --editable .
@@ -43,7 +48,8 @@ test: $(VENV)/dev.stamp
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/basedpyright
+	$(BIN)/basedpyright --level error
+	$(BIN)/basedpyright --level error --project tests
 	$(BIN)/lint-imports
 	$(BIN)/mkdocs build --strict --quiet --site-dir site
 
