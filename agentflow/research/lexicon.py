@@ -99,6 +99,10 @@ class _Known(dict[str, int]):
         return number
 
 
+# A corpus of a handful of chunks is weighed as if it had this many: else a single unknown word outweighs all others.
+_FEWEST = 20
+
+
 class Lexicon:
     """How telling each term is in one corpus.
 
@@ -109,7 +113,7 @@ class Lexicon:
 
     def __init__(self, document_frequency: Mapping[str, int], documents: int) -> None:
         self._frequency = document_frequency
-        self._documents = max(documents, 1)
+        self._documents = max(documents, _FEWEST)
         self._sorted: list[str] | None = None
 
     def idf(self, term: str) -> float:

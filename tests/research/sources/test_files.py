@@ -18,7 +18,10 @@ from agentflow.research.sources.extract import decode
 from agentflow.research.sources.store import load_text, store_sources
 
 HTML = """<html><head><title>On Tides</title></head><body><nav>home</nav><article><h1>On Tides</h1>
-<p>The tide in the Bay of Fundy rises by sixteen metres, more than anywhere else.</p></article></body></html>"""
+<p>The tide in the Bay of Fundy rises by sixteen metres.</p>
+<p>The moon pulls the water of the ocean, the water runs into the bay, and the shape of the bay makes each swing
+grow with the next one, so that the boats lie on the mud for half of the day and float for the other half.</p>
+</article></body></html>"""
 
 
 def pdf(*pages: str, title: str = "") -> bytes:
