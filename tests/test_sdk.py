@@ -79,9 +79,9 @@ async def test_an_unpriced_and_an_unknown_model_are_refused(scripted_server: Scr
 
 
 def test_the_public_names_are_these_and_each_can_be_had() -> None:
-    expected = """Agent AgentflowError Attempt Budget BudgetExceeded CallFailed Candidate Cascade Chain Check Citation Claim
-    ConfigError Energy Flow Message Reply Report Request Settings SourceError Spend TokenUsage UnpricedModel UsageError
-    Verdict __version__ token_confidence"""
+    expected = """Agent AgentflowError Attempt Budget BudgetExceeded CallFailed Candidate Cascade Chain Check Citation
+    Claim ConfigError Energy Flow Message Reply Report Request Settings SourceError Spend TokenUsage UnpricedModel
+    UsageError Verdict __version__ token_confidence"""
     assert agentflow.__all__ == expected.split()
     for name in agentflow.__all__:
         assert getattr(agentflow, name) is not None

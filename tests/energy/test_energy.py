@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentflow.config import EnergySettings
 from agentflow.energy import CallFacts, Energy, profile_for
 from agentflow.energy.chips import CHIPS
 from agentflow.energy.estimate import EnergyProfile
@@ -96,7 +95,8 @@ def test_no_call_within_the_bounds_is_estimated_above_the_ceiling(
 
 @given(st.lists(st.tuples(st.floats(0, 1e3), st.floats(0, 1e3), st.floats(0, 1e3)), max_size=8))
 def test_sums_of_energy_add_their_ends_and_keep_the_weakest_label(parts: list[tuple[float, float, float]]) -> None:
-    energies = [Energy(*(lambda low, mid, high: (mid, low, high))(*sorted(part)), "reported") for part in parts]
+    ordered = [sorted(part) for part in parts]
+    energies = [Energy(mean, low, high, "reported") for low, mean, high in ordered]
     total = sum(energies, Energy())
     assert total.low == pytest.approx(sum(e.low for e in energies))
     assert total.high == pytest.approx(sum(e.high for e in energies))
@@ -110,25 +110,17 @@ def test_joules_that_are_no_interval_are_refused(bad: tuple[float, float, float]
 
 
 def test_what_the_configuration_says_chooses_the_profile() -> None:
-    facts = {
-        "total_b": None,
-        "weight_bits": 8.0,
-        "experts": None,
-        "experts_used": None,
-        "gpus": 2,
-        "batch": 16.0,
-        "watts": None,
-    }
-    gpu = SimpleNamespace(kind="gpu", active_b=8.0, layers=32, kv_bytes=1e5, chip="L40S", **facts)
+    gpu = EnergySettings(
+        kind="gpu", active_b=8.0, layers=32, kv_bytes=1e5, chip="L40S", weight_bits=8, gpus=2, batch=16
+    )
     assert isinstance(profile_for(gpu, model="m", in_process=False), GpuProfile)
+    assert isinstance(profile_for(EnergySettings(kind="cpu", watts=9.0), model="m", in_process=False), CpuProfile)
     assert isinstance(profile_for(None, model="m", in_process=True), CpuProfile)
     assert isinstance(profile_for(None, model="m", in_process=False), RemotePrior)
-    gpu.layers = None
     with pytest.raises(ConfigError, match="needs layers"):
-        profile_for(gpu, model="m", in_process=False)
-    gpu.layers, gpu.chip = 32, "Abacus"
+        profile_for(gpu.model_copy(update={"layers": None}), model="m", in_process=False)
     with pytest.raises(ConfigError, match="Known chips"):
-        profile_for(gpu, model="m", in_process=False)
+        profile_for(gpu.model_copy(update={"chip": "Abacus"}), model="m", in_process=False)
 
 
 def test_energy_prints_for_people() -> None:
