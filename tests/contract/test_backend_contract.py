@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from agentflow.errors import BackendTimeout
 from agentflow.messages import Message, Request
 from agentflow.tokens import TokenCounter
 from tests.conftest import RUNGS
-from tests.servers.openai_server import ScriptedServer
+from tests.servers.openai_server import ScriptedServer, ServerProcess
 
 COUNT = TokenCounter.for_model("unknown").usage
 
@@ -30,15 +30,23 @@ class Subject:
     can_wait: bool
 
 
+@pytest.fixture(scope="session")
+def llama_address() -> Iterator[str]:
+    process = ServerProcess("tests.servers.llama")
+    yield process.address
+    process.stop()
+
+
 @pytest.fixture(params=["openai", "openai-whole", "litellm", "llamacpp", "llamacpp-http"])
-async def subject(request: pytest.FixtureRequest, scripted_server: ScriptedServer) -> AsyncIterator[Subject]:
+async def subject(
+    request: pytest.FixtureRequest, scripted_server: ScriptedServer, llama_address: str
+) -> AsyncIterator[Subject]:
     def prepare(step: dict[str, Any]) -> None:
         scripted_server.script({"*": [step]})
 
     def nothing(_: dict[str, Any]) -> None:
         pass
 
-    local = LlamaCppBackend(RUNGS / "large.gguf", context=256)
     match request.param:
         case "openai":
             found = Subject(OpenAIBackend(scripted_server.url, COUNT), "m", prepare, True)
@@ -48,14 +56,12 @@ async def subject(request: pytest.FixtureRequest, scripted_server: ScriptedServe
             backend = LiteLLMBackend("openai/m", COUNT, base_url=scripted_server.url, options={"api_key": "none"})
             found = Subject(backend, "openai/m", prepare, True)
         case "llamacpp":
-            found = Subject(local, "large", nothing, False)
+            found = Subject(LlamaCppBackend(RUNGS / "large.gguf", context=256), "large", nothing, False)
         case _:
-            address = await asyncio.to_thread(lambda: local._load().listening_address)
-            found = Subject(OpenAIBackend(f"{address}/v1", COUNT), "large", nothing, False)
+            found = Subject(OpenAIBackend(f"{llama_address}/v1", COUNT), "large", nothing, False)
     yield found
     await found.backend.aclose()
     await found.backend.aclose()
-    await local.aclose()
 
 
 async def test_a_whole_reply_with_usage_and_time(subject: Subject) -> None:
