@@ -17,7 +17,7 @@ from agentflow.budget.spend import Spend
 from agentflow.cascade.checks import Candidate, Check, output_schema, parse_output, run_checks
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.reply import Attempt, Reply, Verdict
-from agentflow.cascade.rung import CodeRung, ModelRung, Rung
+from agentflow.cascade.rung import DELIVERY_S, CodeRung, ModelRung, Rung
 from agentflow.errors import BackendError, BackendTimeout, BudgetExceeded, CallFailed
 from agentflow.messages import Completion, Message, Request
 from agentflow.telemetry import tracing
@@ -167,6 +167,7 @@ class _Climb:
             started = asyncio.get_running_loop().time()
             left = self.scope.meter.room().seconds
             if left is not None:
+                left = max(left - DELIVERY_S, 0.0)
                 request = replace(request, timeout_s=min(left, request.timeout_s or left))
             try:
                 async with asyncio.timeout(request.timeout_s):

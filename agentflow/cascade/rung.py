@@ -22,6 +22,10 @@ from agentflow.energy.interval import Energy
 from agentflow.messages import Completion, Request, Timings, TokenUsage
 from agentflow.tokens import TokenCounter
 
+# A request is not sent with less time than this left, and ends this long before a budget's seconds do, so that
+# what there is can be delivered in time.
+LEAST_S, DELIVERY_S = 0.25, 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -115,7 +119,7 @@ class ModelRung:
     def quote(self, request: Request) -> Quote:
         """The worst case of one attempt at ``request`` (its ``max_output_tokens`` and ``timeout_s`` set).
 
-        It asks for no seconds: an attempt is cut short at the moment it is sent, to what is left by then.
+        Of seconds it asks for the least that is worth sending it: the attempt is cut short to what is left.
         """
         prompt = self.counter.prompt_bound(request)
         reply = request.max_output_tokens or self.max_output
@@ -124,6 +128,7 @@ class ModelRung:
             prompt + reply,
             self.price.ceiling(prompt, reply),
             microjoules(self.profile.ceiling(prompt, reply, seconds)),
+            min(seconds, LEAST_S),
         )
 
     def fit(self, request: Request, room: Room, min_output: int) -> Request:

@@ -17,7 +17,7 @@ from agentflow.flow import budget_of
 from agentflow.jobs.research import FinishedJob, run_research
 from agentflow.research.pipeline import ResearchTask
 from agentflow.runtime import Runtime
-from agentflow.telemetry.export import export_if_asked
+from agentflow.telemetry import export
 
 _EXIT = {"budget": 3, "interrupted": 130, "error": 1}
 
@@ -42,7 +42,7 @@ def command(question: str, sources: tuple[str, ...], **options: Any) -> int:
     settings = _settings(options)
     task = ResearchTask(question, sources, options["allow_private"] or settings.sources.allow_private)
     budget = _budget(options, settings)
-    export_if_asked()
+    export.setup(capture_content=settings.telemetry.capture_content)
     finished = asyncio.run(_run(settings, task, budget, options["out"], quiet=options["as_json"]))
     if options["as_json"]:
         click.echo(finished.report.model_dump_json(indent=2))

@@ -34,6 +34,7 @@ from agentflow.research.sources import Reading, ReadLimits, estimated_bytes, rea
 from agentflow.research.sources.source import MEGABYTE
 from agentflow.research.synthesis import Synthesis, draft_check, extractive_draft, synthesis_request
 from agentflow.runtime import Runtime
+from agentflow.telemetry import tracing
 
 Emit = Callable[[str, Mapping[str, Any]], None]
 _READER = Agent("sources", "Reads the sources and indexes them.", "")
@@ -189,7 +190,8 @@ class ResearchJob:
             assert index is not None
             rung = retrieval_rung(self._runtime, index, self._settings, self._embedder)
             request = Request((Message("user", question),), inputs=question)
-            reply = await chain.call(request, output=list[Hit], name="retrieve", cascade=self._runtime.code(rung))
+            with tracing.retrieval_span("sources", self._settings.passages):
+                reply = await chain.call(request, output=list[Hit], name="retrieve", cascade=self._runtime.code(rung))
             self._served("retrieval", chain, reply)
             return reply.output
 

@@ -63,6 +63,3 @@ def setup(*, capture_content: bool = False) -> bool:
 
     atexit.register(flush)
     return True
-
-
-export_if_asked = setup

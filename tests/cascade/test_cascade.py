@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 from pydantic import BaseModel
@@ -30,9 +31,20 @@ class Sum(BaseModel):
     total: int
 
 
+OPENED: list[OpenAIBackend] = []
+
+
+@pytest.fixture(autouse=True)
+async def _backends_are_closed() -> AsyncIterator[None]:
+    yield
+    while OPENED:
+        await OPENED.pop().aclose()
+
+
 def rung(server: ScriptedServer, name: str, **more: object) -> ModelRung:
     counter = TokenCounter.for_model("gpt-4o")
     backend = OpenAIBackend(server.url, counter.usage, retries=0)
+    OPENED.append(backend)
     facts: dict[str, object] = {"max_output": 200, "timeout_s": 20.0, **more}
     return ModelRung(name, backend, name, PRICE, RemotePrior(), counter, **facts)  # type: ignore[arg-type]
 
@@ -186,6 +198,7 @@ async def test_a_dropped_connection_is_charged_in_doubt_and_a_refused_one_is_not
         "dead", OpenAIBackend("http://127.0.0.1:9/v1", TokenCounter.for_model("x").usage, retries=0), "m", PRICE,
         RemotePrior(), TokenCounter.for_model("x"),
     )  # fmt: skip
+    OPENED.append(dead.backend)  # type: ignore[arg-type]
     other = chain(dead)
     with pytest.raises(CallFailed, match="does not answer"):
         await other.call(ASK)

@@ -21,6 +21,10 @@ class Recorded:
         self._exporter = exporter
         self._reader = reader
 
+    def finished(self) -> tuple[ReadableSpan, ...]:
+        """Every finished span, in the order they ended."""
+        return self._exporter.get_finished_spans()
+
     def spans(self) -> dict[str, ReadableSpan]:
         """Finished spans by name; of equal names, the last."""
         return {span.name: span for span in self._exporter.get_finished_spans()}
