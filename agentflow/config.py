@@ -249,6 +249,8 @@ class TelemetrySettings(_Table):
 
     capture_content: bool = False
     """Record prompts and replies on spans too."""
+    otel_compat: tuple[Literal["openinference", "mlflow"], ...] = ()
+    """Other viewers whose names spans carry too: kinds of spans for Phoenix, dollars for MLflow."""
 
 
 class Settings(BaseSettings):

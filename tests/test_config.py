@@ -164,6 +164,10 @@ def test_broken_toml_names_file_and_line(here: Path, text: str, place: str) -> N
         ('[models.code]\nbackend = "litellm"\nmodel = "x"\n', "line 1: models.code: 'code' is the step's own code"),
         ('[research]\nembedder = { kind = "openai" }\n', "line 2: research.embedder: embedder 'openai' needs base_url"),
         ("[models.'gpt 4.1']\nbackend = 1\n", "line 2: models.gpt 4.1.backend: Input should be 'openai'"),
+        (
+            '[telemetry]\notel_compat = ["phoenix"]\n',
+            "line 2: telemetry.otel_compat.0: Input should be 'openinference'",
+        ),
         ("budget.usd = -1\n", "line 1: budget.usd: Input should be greater than 0"),
         ("[budget]\ntokens = 1.5\n", "line 2: budget.tokens: Input should be a valid integer"),
     ],

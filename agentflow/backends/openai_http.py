@@ -279,4 +279,5 @@ def _said(body: Any) -> str:
 
 def _cause(error: BaseException) -> str:
     inner = getattr(error, "os_error", None) or error
-    return getattr(inner, "strerror", None) or type(inner).__name__
+    number = getattr(inner, "errno", None)
+    return os.strerror(number) if isinstance(number, int) else type(inner).__name__

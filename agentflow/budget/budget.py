@@ -1,4 +1,4 @@
-"""Budget: limits per currency, as a value. Imports only errors. Next: ``meter`` enforces it."""
+"""Budget: limits per currency, as a value. Imports money, errors. Next: ``meter`` enforces it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
+from agentflow.budget.money import NANO
 from agentflow.errors import UsageError
 
 Currency = Literal["tokens", "usd", "joules", "seconds"]
-NANO = 1_000_000_000
 MICRO = 1_000_000
 
 

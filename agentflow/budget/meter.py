@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
 
-from agentflow.budget.budget import MICRO, NANO, Budget, Currency
-from agentflow.budget.money import format_usd
+from agentflow.budget.budget import MICRO, Budget, Currency
+from agentflow.budget.money import decimal_text, format_usd
 from agentflow.budget.spend import Quote, Spend
 from agentflow.energy.interval import format_joules
 from agentflow.errors import BudgetExceeded, Refusal
@@ -286,8 +286,7 @@ def amount_text(currency: Currency, amount: float) -> str:
     """The same amount as a plain number in the currency's own unit, for machines."""
     match currency:
         case "usd":
-            whole, part = divmod(int(amount), NANO)
-            return f"{whole}.{part:09d}".rstrip("0").rstrip(".")
+            return decimal_text(int(amount))
         case "joules":
             return f"{amount / MICRO:.6g}"
         case "tokens":

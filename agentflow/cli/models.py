@@ -57,21 +57,21 @@ def command(config: Path | None, as_json: bool) -> None:
             "No models are configured: jobs run on code rungs alone, at $0. See agentflow doctor for an example."
         )
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("name", "model", "$/M in", "$/M out", "price from", "joules (90 %)", "round trip", "reachable"):
-        table.add_column(column)
     for line in lines:
-        joules = "unknown"
-        if line.joules_mean is not None and line.joules_low is not None and line.joules_high is not None:
-            ends = f"{format_joules(line.joules_low)} to {format_joules(line.joules_high)}"
-            joules = f"{format_joules(line.joules_mean)} ({ends})"
-        latency = "" if line.round_trip_ms is None else f"{line.round_trip_ms:.0f} ms"
-        answer = ("yes: " if line.reachable else "no: ") + line.detail
-        table.add_row(line.name, line.model, line.input, line.output, line.price_source, joules, latency, answer)
-    Console(highlight=False, soft_wrap=True).print(table)
+        click.echo(_for_people(line))
+
+
+def _for_people(line: ModelLine) -> str:
+    """A model in three lines that fit any terminal."""
+    reach = "reachable" if line.reachable else "NOT reachable"
+    price = f"${line.input} in, ${line.output} out per million tokens ({line.price_source})"
+    joules = "joules unknown"
+    if line.joules_mean is not None and line.joules_low is not None and line.joules_high is not None:
+        ends = f"{format_joules(line.joules_low)} to {format_joules(line.joules_high)}"
+        joules = f"{format_joules(line.joules_mean)} ({ends}) a call of 1,000 in and 500 out"
+    latency = "" if line.round_trip_ms is None else f", round trip {line.round_trip_ms:.0f} ms"
+    head = f"{click.style(line.name, bold=True)}  {line.model} ({line.backend})"
+    return f"{head}\n  {reach}: {line.detail}{latency}\n  {price}\n  {joules}"
 
 
 async def _lines(settings: Settings) -> list[ModelLine]:

@@ -1,1 +1,1 @@
-"""Spans and metrics in OpenTelemetry's GenAI conventions: ``semconv``, ``tracing``, ``metrics``, ``export``."""
+"""Spans and metrics in OpenTelemetry's GenAI conventions: ``semconv``, ``tracing``, ``metrics``, ``export``, ``compat``."""

@@ -9,6 +9,7 @@ import atexit
 import logging
 import os
 import threading
+from collections.abc import Collection
 
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
@@ -17,12 +18,13 @@ _EXPORT_S = 2
 _EXIT_S = 2.5
 
 
-def setup(*, capture_content: bool = False) -> bool:
+def setup(*, capture_content: bool = False, compat: Collection[str] = ()) -> bool:
     """Install the OpenTelemetry SDK with OTLP exporters when OTEL_EXPORTER_OTLP_ENDPOINT is set.
 
     Args:
         capture_content: record prompts and replies on spans, unless
             OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says otherwise.
+        compat: other viewers whose names spans carry too: ``openinference``, ``mlflow``.
 
     Returns:
         Whether spans and metrics now leave the process. A collector that does not listen never delays a call:
@@ -39,6 +41,8 @@ def setup(*, capture_content: bool = False) -> bool:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        from agentflow.telemetry.compat import CompatibleExporter
     except ImportError:
         return False
     if capture_content:
@@ -47,7 +51,7 @@ def setup(*, capture_content: bool = False) -> bool:
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", "agentflow")})
     spans = TracerProvider(resource=resource, shutdown_on_exit=False)
-    spans.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=_EXPORT_S)))
+    spans.add_span_processor(BatchSpanProcessor(CompatibleExporter(OTLPSpanExporter(timeout=_EXPORT_S), compat)))
     reader = PeriodicExportingMetricReader(OTLPMetricExporter(timeout=_EXPORT_S))
     measures = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
     trace.set_tracer_provider(spans)

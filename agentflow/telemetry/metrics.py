@@ -34,7 +34,7 @@ class Instruments:
 @functools.cache
 def instruments() -> Instruments:
     """The instruments of the global meter provider; a provider that is installed later is served too."""
-    meter = metrics.get_meter("agentflow")
+    meter = metrics.get_meter(semconv.SCOPE)
     return Instruments(
         meter.create_histogram(semconv.METRIC_DURATION, unit="s", explicit_bucket_boundaries_advisory=_SECONDS),
         meter.create_histogram(semconv.METRIC_FIRST_CHUNK, unit="s", explicit_bucket_boundaries_advisory=_SECONDS),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 SNAPSHOT: Final = "semantic-conventions v1.41.1"
+SCOPE: Final = "agentflow"
 
 OPERATION_NAME: Final = "gen_ai.operation.name"
 PROVIDER_NAME: Final = "gen_ai.provider.name"
@@ -63,6 +64,10 @@ ESCALATION_REASON: Final = "agentflow.escalation.reason"
 CALL_PATH: Final = "agentflow.call.path"
 JOB_STATE: Final = "agentflow.job.state"
 BUDGET_REFUSED: Final = "agentflow.budget.refused"
+
+# Other viewers' names, added on request only: OpenInference's kind of a span, MLflow's dollars as JSON.
+OPENINFERENCE_KIND: Final = "openinference.span.kind"
+MLFLOW_COST: Final = "mlflow.llm.cost"
 
 METRIC_DURATION: Final = "gen_ai.client.operation.duration"
 METRIC_FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_first_chunk"

@@ -166,6 +166,14 @@ def agent_span(agent: str, job: str) -> Generator[WorkSpan]:
 
 
 @contextmanager
+def plan_span(agent: str) -> Generator[WorkSpan]:
+    """The span of a sub-agent that writes a plan, below its own; the call that writes it stands below this one."""
+    attributes = {names.OPERATION_NAME: "plan", names.AGENT_NAME: agent}
+    with _span(f"plan {agent}", SpanKind.INTERNAL, attributes) as span:
+        yield WorkSpan(span)
+
+
+@contextmanager
 def call_span(name: str, path: str) -> Generator[WorkSpan]:
     """The span of one call, over all its attempts."""
     token = _call.set(_Call())
@@ -217,7 +225,7 @@ def _span(name: str, kind: SpanKind, attributes: Mapping[str, Any], *, finished:
     job = _job.get()
     if job is not None:
         attributes = {names.CONVERSATION_ID: job, **attributes}
-    tracer = trace.get_tracer("agentflow")
+    tracer = trace.get_tracer(names.SCOPE)
     with tracer.start_as_current_span(
         name, kind=kind, attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as span:

@@ -12,9 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 PROGRAM = """
+import sys
 from agentflow.telemetry import tracing
 from agentflow.telemetry.export import setup
-print(setup())
+print(setup(compat=sys.argv[1:]))
 with tracing.job_span("research", "j1") as span:
     span.ended("done")
 with tracing.code_span("code", number=1) as span:
@@ -52,12 +53,17 @@ def collector() -> Iterator[Collector]:
         thread.join()
 
 
-def run(endpoint: str | None) -> subprocess.CompletedProcess[str]:
+def run(endpoint: str | None, *compat: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OTEL_")}
     if endpoint:
         environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_COMPRESSION": "none"}
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", PROGRAM, *compat],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
 
 
@@ -66,6 +72,12 @@ def test_spans_and_metrics_arrive_at_the_collector(collector: Collector) -> None
     assert done.stdout.strip() == "True"
     assert b"invoke_workflow research" in collector.bodies["/v1/traces"]
     assert b"agentflow.energy" in collector.bodies["/v1/metrics"]
+    assert b"openinference" not in collector.bodies["/v1/traces"]
+
+
+def test_spans_arrive_under_the_names_of_the_viewers_that_were_named(collector: Collector) -> None:
+    run(f"http://127.0.0.1:{collector.server_port}", "openinference")
+    assert b"openinference.span.kind" in collector.bodies["/v1/traces"]
 
 
 def test_a_collector_that_is_away_delays_the_end_by_seconds_at_most_and_is_not_complained_of() -> None:

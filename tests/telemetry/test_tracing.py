@@ -181,6 +181,15 @@ def test_a_search_names_what_it_searched_and_not_what_for(recorded: Recorded) ->
     assert said == {names.OPERATION_NAME: "retrieval", names.DATA_SOURCE_ID: "corpus", names.REQUEST_TOP_K: 8}
 
 
+def test_a_plan_stands_between_the_agent_and_the_call_that_writes_it(recorded: Recorded) -> None:
+    with tracing.agent_span("planner", "j1"), tracing.plan_span("planner"), tracing.call_span("plan", "j1/planner"):
+        pass
+    spans = recorded.spans()
+    assert spans["plan planner"].parent == spans["invoke_agent planner"].context
+    assert spans["call plan"].parent == spans["plan planner"].context
+    assert recorded.attributes("plan planner") == {names.OPERATION_NAME: "plan", names.AGENT_NAME: "planner"}
+
+
 def test_content_is_not_recorded_unless_asked_for(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     for mode in ("", "NO_CONTENT", "EVENT_ONLY", "nonsense"):
         monkeypatch.setenv(CAPTURE, mode)
