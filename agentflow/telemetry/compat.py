@@ -1,8 +1,8 @@
 """Spans under the names that other viewers read, beside the conventions' own. ``export`` puts it before an exporter.
 
-OpenInference viewers (Phoenix) tell what a span is from ``openinference.span.kind``; MLflow reads the dollars of a model
-it has no price for from ``mlflow.llm.cost`` alone. Names are added in the export thread, so a call never waits for them.
-Needs the ``otel`` extra, so only ``export`` imports it, when there is somewhere to send spans.
+OpenInference viewers (Phoenix) tell what a span is from ``openinference.span.kind``; of a model that MLflow has no
+price for, it reads the dollars from ``mlflow.llm.cost`` alone. Names are added in the export thread: no call waits for
+them. Needs the ``otel`` extra, so only ``export`` imports it, when there is somewhere to send spans.
 """
 
 from __future__ import annotations
