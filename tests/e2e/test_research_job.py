@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from agentflow.research.citations import stands
 from agentflow.research.report import NOT_ANSWERED, Citation, Report
 from agentflow.research.sources.store import load_text
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, RUNGS
 from tests.servers.openai_server import ScriptedServer
 
 QUESTION = "How does agentflow keep a chain from overspending?"
@@ -117,6 +118,77 @@ def test_with_a_model_configured_its_rungs_serve_planning_and_synthesis(
     assert report.meter.total.input_tokens > 0
     assert float(report.meter.total.usd) > 0
     assert [a.rung for a in report.meter.attempts if a.kind == "model"] == ["small", "small"]
+
+
+def test_the_price_book_prices_a_model_that_has_no_price_of_its_own(
+    here: Path, scripted_server: ScriptedServer
+) -> None:
+    (here / "agentflow.toml").write_text(
+        f'[models.small]\nbackend = "openai"\nmodel = "gpt-4o"\nbase_url = "{scripted_server.url}"\n'
+    )
+    usage = {"prompt_tokens": 1_000, "completion_tokens": 100, "prompt_tokens_details": {"cached_tokens": 400}}
+    scripted_server.script(
+        {"gpt-4o": [{"responder": "planning", "usage": usage}, {"responder": "quoting", "usage": usage}]}
+    )
+    report = report_of(run("research", QUESTION, DOCS, "--json"))
+    assert report.rungs["synthesis"] == "small (model)"
+    # 600 x $2.50 + 400 x $1.25 + 100 x $10 a million, twice.
+    assert report.meter.total.usd == "0.006"
+    assert report.meter.total.cached_input_tokens == 800
+
+
+def test_litellm_serves_the_job_through_its_own_backend(here: Path, scripted_server: ScriptedServer) -> None:
+    (here / "agentflow.toml").write_text(
+        f'[models.remote]\nbackend = "litellm"\nmodel = "openai/m"\nbase_url = "{scripted_server.url}"\n'
+        'api_key_env = "A_KEY"\nprice = { input = 1, output = 4 }\n'
+    )
+    scripted_server.script({"m": HONEST["small"]})
+    done = run("research", QUESTION, DOCS, "--json", A_KEY="sk-very-secret-key")
+    report = report_of(done)
+    assert done.returncode == 0, done.stderr
+    assert (report.rungs["planning"], report.rungs["synthesis"]) == ("remote (model)", "remote (model)")
+    assert report.meter.total.output_tokens > 0
+    assert scripted_server.requests()[0]["headers"]["Authorization"] == "Bearer sk-very-secret-key"
+    folder = here / ".agentflow" / "runs" / report.job
+    kept = "".join(path.read_text("utf-8") for path in folder.rglob("*") if path.is_file())
+    assert "very-secret" not in kept + done.stdout + done.stderr
+
+
+def test_llama_cpp_in_process_is_asked_and_a_model_too_small_for_it_leaves_the_answer_to_code(here: Path) -> None:
+    (here / "agentflow.toml").write_text(
+        f'[models.tiny]\nbackend = "llamacpp"\npath = "{RUNGS / "large.gguf"}"\ncontext = 256\nmax_output = 16\n'
+    )
+    (here / "tides.md").write_text("# Tides\n\nThe tide in the Bay of Fundy rises by 16 metres.\n")
+    done = run("research", "How high does the tide in the Bay of Fundy rise?", "tides.md", "--json")
+    report = report_of(done)
+    assert done.returncode == 0, done.stderr
+    assert report.rungs["synthesis"] == "extractive synthesiser (code)"
+    asked = [attempt for attempt in report.meter.attempts if attempt.rung == "tiny"]
+    assert asked
+    assert all(attempt.verdict.startswith(("rejected", "failed")) for attempt in asked)
+    assert report.meter.total.usd == "0"
+
+
+@pytest.mark.browser
+def test_every_citation_of_the_readmes_question_clicks_through_to_its_span(here: Path) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        assert not os.environ.get("AGENTFLOW_REQUIRE_BROWSER"), "AGENTFLOW_REQUIRE_BROWSER is set, there is no Chromium"
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    report = report_of(run("research", QUESTION, DOCS, README, "--json"))
+    page_of_report = here / ".agentflow" / "runs" / report.job / "report.html"
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        page = browser.new_page()
+        page.goto(page_of_report.as_uri())
+        links = page.locator("a.mark")
+        assert links.count() == sum(len(claim.citations) for claim in report.claims)
+        for number, claim in enumerate(report.claims):
+            links.nth(number).click()
+            assert page.locator("mark:target").evaluate("e => e.textContent") == claim.citations[0].quote
+        browser.close()
 
 
 def test_a_failed_check_is_repaired_once_then_escalated(here: Path, scripted_server: ScriptedServer) -> None:
