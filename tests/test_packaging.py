@@ -76,6 +76,13 @@ def test_everything_that_run_and_test_install_is_pinned_to_what_is_installed() -
     assert differing == set()
 
 
+def test_what_the_server_and_gpu_extras_ask_for_is_pinned_too() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
+    asked = [Requirement(text) for extra in ("server", "gpu") for text in project["optional-dependencies"][extra]]
+    pins = constraints()
+    assert [r.name for r in asked if pins.get(canonicalize_name(r.name), "") not in r.specifier] == []
+
+
 def test_no_file_of_the_set_up_names_a_download_address() -> None:
     for name in ("constraints.txt", "pyproject.toml", "Makefile", ".ci/run", ".pre-commit-config.yaml"):
         assert not re.search(r"https?://|--(extra-)?index-url|--find-links", (PROJECT / name).read_text("utf-8")), name
