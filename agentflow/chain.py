@@ -53,6 +53,7 @@ class Chain:
         cascade: the rungs that serve its calls, unless a call names others.
         ledger: where attempts are recorded.
         observe: told of every attempt as it ends.
+        key: what the ledger knows the chain by; the path of its meter when None, which begins with the job's id.
 
     Example:
         >>> async with flow.chain("triage", budget=Budget(usd=0.01)) as chain:     # doctest: +SKIP
@@ -66,10 +67,13 @@ class Chain:
         cascade: Cascade,
         ledger: Ledger,
         observe: Callable[[CallRecord], None] | None = None,
+        *,
+        key: str | None = None,
     ) -> None:
         self.meter = meter
         self.cascade = cascade
         self._ledger = ledger
+        self._ledger_key = key or meter.path
         self._observe = observe
         self._repeats: Counter[str] = Counter()
         self._calls = self._attempts = 0
@@ -159,7 +163,7 @@ class Chain:
 
     def _key(self, name: str, request: Request) -> str:
         """Content, not order of awaits, names a call; equal requests are counted, so that each is its own."""
-        content = f"{self.meter.path}|{name}|{request.digest()}"
+        content = f"{self._ledger_key}|{name}|{request.digest()}"
         self._repeats[content] += 1
         return f"{content}|{self._repeats[content]}"
 

@@ -6,6 +6,7 @@ Backends are made when a cascade first needs them and closed with the runtime; b
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Awaitable, Callable
 
 from agentflow.backends import make_backend
@@ -64,8 +65,11 @@ class Runtime:
         Raises:
             UnpricedModel: a model of the cascade has no known price.
         """
-        node = Meter(name, budget) if parent is None else parent.child(name, budget, share=share)
-        return Chain(node, self.cascade(cascade), self.ledger, observe)
+        if parent is None:
+            # A chain outside a job is no repetition of an earlier one of its name: its calls are its own.
+            key = f"{name}-{secrets.token_hex(8)}"
+            return Chain(Meter(name, budget), self.cascade(cascade), self.ledger, observe, key=key)
+        return Chain(parent.child(name, budget, share=share), self.cascade(cascade), self.ledger, observe)
 
     def cascade(self, name: str, code: CodeRung | None = None) -> Cascade:
         """The cascade of this name, with ``code`` as its code rung; without one, its model rungs alone."""

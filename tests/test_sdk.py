@@ -39,6 +39,15 @@ async def test_a_chain_answers_with_the_type_that_was_asked_for(scripted_server:
             assert chain.spend.tokens > 0
 
 
+async def test_chains_of_one_name_outside_a_job_are_each_their_own(scripted_server: ScriptedServer, here: Path) -> None:
+    async with Flow(Settings(models={"small": model(scripted_server)})) as flow:  # type: ignore[dict-item]
+        for _ in range(2):
+            async with flow.chain("triage") as chain:
+                await chain.call("Which one?")
+                assert chain.spend.calls == 1
+    assert len(scripted_server.requests()) == 2
+
+
 async def test_a_real_cascade_of_local_models_climbs_on_its_own_confidence(here: Path) -> None:
     rungs = {
         name: {"backend": "llamacpp", "path": RUNGS / f"{name}.gguf", "context": 256, "logprobs": True, "max_output": 8}
