@@ -9,7 +9,8 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
@@ -57,13 +58,29 @@ def setup(*, capture_content: bool = False, compat: Collection[str] = ()) -> boo
     trace.set_tracer_provider(spans)
     metrics.set_meter_provider(measures)
 
-    flushes = [threading.Thread(target=provider.shutdown, daemon=True) for provider in (spans, measures)]
-
-    def flush() -> None:
-        for thread in flushes:
-            thread.start()
-        for thread in flushes:
-            thread.join(timeout=_EXIT_S)
-
-    atexit.register(flush)
+    _flush_at_exit(spans.shutdown, measures.shutdown)
     return True
+
+
+def _flush_at_exit(*shutdowns: Callable[[], object]) -> None:
+    """Run the shutdowns side by side when the program ends, and wait for them for 2.5 s in all.
+
+    Their threads start now and sleep: Python 3.12 starts none once the interpreter is ending.
+    """
+    ending = threading.Event()
+
+    def flush(shutdown: Callable[[], object]) -> None:
+        ending.wait()
+        shutdown()
+
+    threads = [threading.Thread(target=flush, args=(shutdown,), daemon=True) for shutdown in shutdowns]
+    for thread in threads:
+        thread.start()
+
+    def end() -> None:
+        ending.set()
+        deadline = time.monotonic() + _EXIT_S
+        for thread in threads:
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
+
+    atexit.register(end)
