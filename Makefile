@@ -63,6 +63,7 @@ docs: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.research
+	$(BIN)/python -m benchmarks.answers
 
 clean:
 	rm -rf $(VENV) site build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache .agentflow

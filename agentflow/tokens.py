@@ -7,12 +7,15 @@ A count is exact for the models whose table it uses and a factor-corrected estim
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,9 +25,11 @@ from agentflow.messages import Message, Request, TokenUsage
 if TYPE_CHECKING:
     import tiktoken
 
-# OpenAI's published chat format, o200k and cl100k: 3 tokens frame every message, 3 prime the reply.
-_PER_MESSAGE = 3
+# OpenAI's published chat format, o200k and cl100k: 3 tokens frame every message, 1 is its role, 3 prime the reply.
+_PER_MESSAGE = 4
 _REPLY_PRIMER = 3
+# How a server writes tools and schemas into the prompt is its own affair: a bound adds this much for each.
+_PER_TOOL = 16
 _CHARACTERS_PER_TOKEN = 3.5
 _CUT = 20_000
 
@@ -36,12 +41,18 @@ _FAMILIES: tuple[tuple[str, float], ...] = (
     ("phi-3", 1.242), ("mistral", 1.242), ("mixtral", 1.242),
 )  # fmt: skip
 _UNKNOWN_FAMILY = 1.25
+# A name is of a family when it is the family's, or goes on after it with a mark: ``o1-mini``, not ``o1x``.
 _ENCODINGS: tuple[tuple[str, str], ...] = (
     ("gpt-oss", "o200k_harmony"), ("gpt-4o", "o200k_base"), ("gpt-4.1", "o200k_base"), ("gpt-4.5", "o200k_base"),
     ("gpt-5", "o200k_base"), ("chatgpt-4o", "o200k_base"), ("o1", "o200k_base"), ("o3", "o200k_base"),
-    ("o4", "o200k_base"), ("gpt-4", "cl100k_base"), ("gpt-3.5", "cl100k_base"),
+    ("o4", "o200k_base"), ("gpt-4", "cl100k_base"), ("gpt-3.5", "cl100k_base"), ("gpt-35", "cl100k_base"),
+    ("text-embedding-3", "cl100k_base"), ("text-embedding-ada-002", "cl100k_base"),
 )  # fmt: skip
+_FAMILY_ENDS = frozenset(("", "-", ".", ":", "_", "@"))
 _BOUND_MARGIN = 1.05
+_BOUND_MARGIN_WITHOUT_TABLE = 1.5
+_BOUND_FRAME = 8
+_DIGIT = re.compile(r"[0-9]")
 _TABLES_LOCK = threading.Lock()
 
 
@@ -64,9 +75,9 @@ class TokenCounter:
     @classmethod
     def for_model(cls, model: str) -> TokenCounter:
         """The counter of a model, by the last part of its name; an unknown family is counted a quarter dearer."""
-        name = model.rsplit("/", 1)[-1].lower()
+        name = model.rsplit("/", 1)[-1].lower().removeprefix("ft:")
         for prefix, encoding in _ENCODINGS:
-            if name.startswith(prefix):
+            if name.startswith(prefix) and name[len(prefix) : len(prefix) + 1] in _FAMILY_ENDS:
                 return cls(encoding, exact=_table(encoding) is not None)
         for family, factor in _FAMILIES:
             if family in name:
@@ -80,16 +91,26 @@ class TokenCounter:
     def prompt(self, request: Request) -> int:
         """Tokens of the whole prompt: messages with their chat framing, tools and output schema."""
         counted = sum(_count_message(self.encoding, message) for message in request.messages)
-        for tool in request.tools:
-            counted += _count(self.encoding, f"{tool.name} {tool.description} {_compact(tool.parameters)}")
-        if request.schema is not None:
-            counted += _count(self.encoding, _compact(request.schema.schema))
+        counted += sum(_count(self.encoding, part) for part in _appended(request))
         return _rounded(counted * self.factor) + _REPLY_PRIMER
 
     def prompt_bound(self, request: Request) -> int:
-        """A count to hold a budget by: at least the true one for the text this was measured on."""
-        count = self.prompt(request)
-        return count if self.exact else _rounded(count * _BOUND_MARGIN) + 8
+        """A count to hold a budget by.
+
+        With the model's own table: the count, and a margin for how its server writes tools and schemas. Without:
+        the count with a margin, every byte of what is not ASCII and every digit by itself, since that is where
+        tokenizers differ most; but never more than one token a byte, which no tokenizer with byte fallback passes.
+        It bounds prose, code, tables and other scripts; text made up against a tokenizer can pass it.
+        """
+        appended = _appended(request)
+        count = self.prompt(request) + _PER_TOOL * len(appended)
+        if self.exact:
+            return count
+        margin = _BOUND_MARGIN if _table(self.encoding) is not None else _BOUND_MARGIN_WITHOUT_TABLE
+        texts = [*(text for message in request.messages for text in _texts(message)), *appended]
+        frame = _BOUND_FRAME * (1 + len(request.messages) + len(appended))
+        most = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+        return min(_rounded(count * margin) + sum(map(_surprises, texts)) + frame, most + 2 * frame)
 
     def usage(self, request: Request, reply: str) -> TokenUsage:
         """Counts for a reply whose server sent none."""
@@ -100,49 +121,130 @@ def _rounded(count: float) -> int:
     return int(-(-count // 1))
 
 
+def _appended(request: Request) -> list[str]:
+    """What a server adds to the prompt: its tools and the schema of its output, as JSON."""
+    parts = [f"{tool.name} {tool.description} {_compact(tool.parameters)}" for tool in request.tools]
+    return parts if request.schema is None else [*parts, _compact(request.schema.schema)]
+
+
+def _texts(message: Message) -> list[str]:
+    return [message.content, *(f"{call.name} {call.arguments}" for call in message.tool_calls)]
+
+
+def _surprises(text: str) -> int:
+    """Tokens that another tokenizer may need beyond the table's: bytes that are not ASCII, digits one by one."""
+    other = 0 if text.isascii() else len(text.encode("utf-8", "surrogatepass")) - sum(map(str.isascii, text))
+    return other + len(_DIGIT.findall(text)) * 2 // 3
+
+
 def _compact(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return str(value)
 
 
-@functools.lru_cache(maxsize=4096)
+class _Counts:
+    """The latest counts by a digest of what was counted: the texts themselves are not kept alive."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._counts: dict[bytes, int] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: bytes) -> int | None:
+        with self._lock:
+            count = self._counts.pop(key, None)
+            if count is not None:
+                self._counts[key] = count
+            return count
+
+    def put(self, key: bytes, count: int) -> None:
+        with self._lock:
+            self._counts[key] = count
+            if len(self._counts) > self._most:
+                del self._counts[next(iter(self._counts))]
+
+
+_COUNTS = _Counts(4096)
+
+
 def _count_message(encoding: str, message: Message) -> int:
-    calls = sum(_count(encoding, f"{call.name} {call.arguments}") for call in message.tool_calls)
-    return _PER_MESSAGE + 1 + calls + _count(encoding, message.content)
+    """Tokens of a message with its frame. Agents count their history again on every turn, hence the memory."""
+    digest = hashlib.blake2b(encoding.encode(), digest_size=16)
+    for text in _texts(message):
+        raw = text.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "big") + raw)
+    key = digest.digest()
+    count = _COUNTS.get(key)
+    if count is None:
+        count = _PER_MESSAGE + sum(_count(encoding, text) for text in _texts(message))
+        _COUNTS.put(key, count)
+    return count
 
 
 def _count(encoding: str, text: str) -> int:
     table = _table(encoding)
     if table is None:
-        return _rounded(len(text) / _CHARACTERS_PER_TOKEN)
+        ascii_characters = len(text) if text.isascii() else sum(map(str.isascii, text))
+        return _rounded(ascii_characters / _CHARACTERS_PER_TOKEN) + len(text) - ascii_characters
     return sum(len(table.encode_ordinary(part)) for part in _parts(text))
 
 
-def _parts(text: str) -> list[str]:
-    """Long text in pieces cut before a line's first character, where a cut changes no token."""
-    parts: list[str] = []
-    while len(text) > _CUT:
-        cut = text.rfind("\n", 0, _CUT) + 1
-        cut = cut if cut > 1 else _CUT
-        parts.append(text[:cut])
-        text = text[cut:]
-    return [*parts, text]
+def _parts(text: str) -> Iterator[str]:
+    """Long text in pieces, cut where a cut changes no token: before a line that starts with a mark or a letter.
+
+    Where there is no such line, before a space, and where there is none of those either, anywhere.
+    """
+    start = 0
+    while len(text) - start > _CUT:
+        end = start + _CUT
+        cut = _line_start(text, start, end) or text.rfind(" ", start + 1, end)
+        cut = cut if cut > start else end
+        yield text[start:cut]
+        start = cut
+    yield text[start:]
+
+
+def _line_start(text: str, start: int, end: int) -> int:
+    """Index of the last line in ``start``..``end`` that does not start with white space; 0 when there is none."""
+    at = text.rfind("\n", start, end - 1)
+    while at > start and text[at + 1].isspace():
+        at = text.rfind("\n", start, at)
+    return at + 1 if at > start else 0
+
+
+# tiktoken names a cached table by the SHA-1 of its address. A table that is missing or that is not what it should
+# be makes tiktoken delete it and go to the network, so it is only called for one that is whole.
+_FILES = {
+    "cl100k_base": (
+        "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
+        "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+    ),
+    "o200k_base": (
+        "fb374d419588a4632f3f557e76b4b70aebbca790",
+        "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+    ),
+}
+_FILES["o200k_harmony"] = _FILES["o200k_base"]
 
 
 @functools.lru_cache(maxsize=8)
 def _table(encoding: str) -> tiktoken.Encoding | None:
     """Tiktoken's table, or None when its file is not on this machine."""
     with _TABLES_LOCK:
-        folder = _tables_folder()
+        folder = _folder_with(encoding)
         if folder is None:
             return None
+        # tiktoken reads the folder's name from the environment alone; it is put back at once.
         had = os.environ.get("TIKTOKEN_CACHE_DIR")
         os.environ["TIKTOKEN_CACHE_DIR"] = str(folder)
         try:
             import tiktoken
 
-            return tiktoken.get_encoding(encoding) if _has_table(folder, encoding) else None
+            return tiktoken.get_encoding(encoding)
         except Exception:
-            # tiktoken fails in many ways on a broken or missing table; an estimate is better than none of them.
+            # tiktoken fails in many ways on a broken table; an estimate is better than any of them.
             return None
         finally:
             if had is None:
@@ -151,46 +253,55 @@ def _table(encoding: str) -> tiktoken.Encoding | None:
                 os.environ["TIKTOKEN_CACHE_DIR"] = had
 
 
-# tiktoken names a cached table by the SHA-1 of its address; without the file it would try the network.
-_FILES = {
-    "cl100k_base": "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
-    "o200k_base": "fb374d419588a4632f3f557e76b4b70aebbca790",
-    "o200k_harmony": "fb374d419588a4632f3f557e76b4b70aebbca790",
-}
-
-
-def _has_table(folder: Path, encoding: str) -> bool:
-    return (folder / _FILES.get(encoding, "?")).is_file()
-
-
-def _tables_folder() -> Path | None:
-    """The folder with tiktoken's tables: the user's own, or a copy of those that litellm's wheel carries."""
+def _folder_with(encoding: str) -> Path | None:
+    """The folder with a whole table: the user's own, else our copy of those that litellm's wheel carries."""
+    if encoding not in _FILES:
+        return None
+    name, sha256 = _FILES[encoding]
     own = os.environ.get("TIKTOKEN_CACHE_DIR")
-    if own:
+    if own and _is_whole(Path(own, name), sha256):
         return Path(own)
     import platformdirs
 
-    target = Path(platformdirs.user_cache_dir("agentflow", appauthor=False), "tiktoken")
-    if all((target / name).is_file() for name in _FILES.values()):
-        return target
-    spec = importlib.util.find_spec("litellm")
-    if spec is None or not spec.submodule_search_locations:
+    copies = Path(platformdirs.user_cache_dir("agentflow", appauthor=False), "tiktoken")
+    if _is_whole(copies / name, sha256):
+        return copies
+    carried = _carried_tables()
+    if carried is None or not _is_whole(carried / name, sha256):
         return None
-    carried = Path(spec.submodule_search_locations[0], "litellm_core_utils", "tokenizers")
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        for name in set(_FILES.values()):
-            _copy_whole(carried / name, target / name)
+        _copy_whole(carried / name, copies / name)
     except OSError:
         return None
-    return target
+    return copies
+
+
+def _carried_tables() -> Path | None:
+    """The folder of litellm's wheel that holds tables, found without importing litellm."""
+    try:
+        spec = importlib.util.find_spec("litellm")
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0], "litellm_core_utils", "tokenizers")
+
+
+def _is_whole(file: Path, sha256: str) -> bool:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest() == sha256
+    except OSError:
+        return False
 
 
 def _copy_whole(source: Path, target: Path) -> None:
-    # tiktoken deletes a file whose hash is wrong, so it gets a copy, and never a half-written one.
-    if target.is_file() or not source.is_file():
-        return
+    """Copy so that other processes see the whole file or none."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent)
     os.close(handle)
-    shutil.copyfile(source, name)
-    Path(name).replace(target)
+    try:
+        shutil.copyfile(source, name)
+        Path(name).replace(target)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
