@@ -110,7 +110,7 @@ class TokenCounter:
         texts = [*(text for message in request.messages for text in _texts(message)), *appended]
         frame = _BOUND_FRAME * (1 + len(request.messages) + len(appended))
         most = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
-        return min(_rounded(count * margin) + sum(map(_surprises, texts)) + frame, most + 2 * frame)
+        return max(count, min(_rounded(count * margin) + sum(map(_surprises, texts)) + frame, most + 2 * frame))
 
     def usage(self, request: Request, reply: str) -> TokenUsage:
         """Counts for a reply whose server sent none."""

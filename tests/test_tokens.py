@@ -118,9 +118,10 @@ def test_a_long_run_without_any_place_to_cut_is_counted_within_a_token_per_cut()
 
 def test_threads_that_count_first_together_agree() -> None:
     code = (
-        "import threading; from agentflow.tokens import TokenCounter as T; out = [];\n"
-        "ts = [threading.Thread(target=lambda: out.append(T.for_model('gpt-4o').text('Hello world'))) for _ in range(8)]"
-        "\nfor t in ts: t.start()\nfor t in ts: t.join()\nprint(*out)"
+        "import threading; from agentflow.tokens import TokenCounter as T; out = []\n"
+        "def count(): out.append(T.for_model('gpt-4o').text('Hello world'))\n"
+        "ts = [threading.Thread(target=count) for _ in range(8)]\n"
+        "for t in ts: t.start()\nfor t in ts: t.join()\nprint(*out)"
     )
     assert in_fresh_python(code) == ["2"] * 8
 
