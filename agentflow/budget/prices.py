@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from importlib import resources
 from typing import Any
@@ -24,12 +26,17 @@ _MILLION = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class LongContext:
-    """Prices that apply to a whole call once its prompt is longer than ``above`` tokens."""
+    """Prices that apply to a whole call, prompt and reply, once its prompt is longer than ``above`` tokens.
+
+    ``cache_read`` None is the full input price; ``cache_write`` None is the dearer of the input price and the
+    write price of shorter prompts.
+    """
 
     above: int
     input: int
     output: int
     cache_read: int | None = None
+    cache_write: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,8 @@ class Price:
     """What a model's tokens cost, in nano-dollars per million tokens.
 
     ``cache_read`` and ``cache_write`` price prompt tokens read from and written to the provider's cache; None
-    means that nothing is known of a rebate, so they cost the full input price.
+    means that nothing is known of a rebate, so they cost the full input price. ``source`` and ``date`` say who
+    states the price and when it was looked up, ``note`` what to keep in mind.
 
     Example:
         >>> gpt_4o = Price.per_million("2.5", "10", "1.25", source="docs", date="2026-07-01")
@@ -52,6 +60,14 @@ class Price:
     long: LongContext | None = None
     source: str = "given"
     date: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse prices that would pay the caller: a budget would grow by spending."""
+        tiers = [self] if self.long is None else [self, self.long]
+        rates = [r for t in tiers for r in (t.input, t.output, t.cache_read, t.cache_write) if r is not None]
+        if min(rates) < 0:
+            raise ValueError(f"a price cannot be negative, got {min(rates)} nano-dollars per million tokens")
 
     @classmethod
     def per_million(
@@ -72,52 +88,85 @@ class Price:
 
         ``(input - read - write) * input + read * cache_read + write * cache_write + output * output``.
         """
-        total = self._millionths(usage)
+        rates = self._short()
+        if self.long is not None and usage.input > self.long.above:
+            rates = self._long(self.long)
+        fresh = max(0, usage.input - usage.cached_input - usage.cache_write)
+        total = fresh * rates.input + usage.cached_input * rates.cache_read
+        total += usage.cache_write * rates.cache_write + usage.output * rates.output
         return (2 * total + _MILLION) // (2 * _MILLION)
 
     def ceiling(self, input_tokens: int, output_tokens: int) -> int:
-        """The most nano-dollars a call within these counts can cost, rounded up: what a hold reserves."""
-        dearest = [
-            self._millionths(TokenUsage(input=input_tokens, output=output_tokens)),
-            self._millionths(TokenUsage(input=input_tokens, output=output_tokens, cache_write=input_tokens)),
-            self._millionths(TokenUsage(input=input_tokens, output=output_tokens, cached_input=input_tokens)),
-        ]
-        return -(-max(dearest) // _MILLION)
+        """The most nano-dollars a call of at most these counts can cost, rounded up: what a hold reserves.
 
-    def _millionths(self, usage: TokenUsage) -> int:
-        rates = self.long if self.long is not None and usage.input > self.long.above else self
-        read = rates.input if rates.cache_read is None else rates.cache_read
-        write = rates.input if self.cache_write is None else max(self.cache_write, rates.input)
-        fresh = max(0, usage.input - usage.cached_input - usage.cache_write)
-        return fresh * rates.input + usage.cached_input * read + usage.cache_write * write + usage.output * rates.output
+        Every prompt token is taken at the dearest of fresh, read and written; with a long-context price, the
+        dearer of the two price lists counts.
+        """
+        totals = [self._short().most(input_tokens, output_tokens)]
+        if self.long is not None and input_tokens > self.long.above:
+            shorter = self._short().most(self.long.above, output_tokens)
+            totals = [shorter, self._long(self.long).most(input_tokens, output_tokens)]
+        return -(-max(totals) // _MILLION)
+
+    def _short(self) -> _Rates:
+        read = self.input if self.cache_read is None else self.cache_read
+        write = self.input if self.cache_write is None else self.cache_write
+        return _Rates(self.input, self.output, read, write)
+
+    def _long(self, long: LongContext) -> _Rates:
+        read = long.input if long.cache_read is None else long.cache_read
+        write = max(long.input, self._short().cache_write) if long.cache_write is None else long.cache_write
+        return _Rates(long.input, long.output, read, write)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """One price list with every gap filled."""
+
+    input: int
+    output: int
+    cache_read: int
+    cache_write: int
+
+    def most(self, input_tokens: int, output_tokens: int) -> int:
+        return input_tokens * max(self.input, self.cache_read, self.cache_write) + output_tokens * self.output
 
 
 FREE_LOCAL = Price(0, 0, 0, 0, source="local: no price per token")
 
 
 class PriceBook:
-    """Finds the price of a model.
+    """Finds the price of a model by its exact id.
+
+    A ``provider/`` before the name is understood: ``openai/gpt-4o`` is OpenAI's gpt-4o, and ``my-server/gpt-4o``
+    is not. A dated id (``gpt-4o-2024-05-13``) is an id of its own, never cut down to the undated one, because
+    providers have priced them apart; a table that lists only the undated id may serve a dated one of it.
 
     Args:
-        given: prices by model name that win over every table.
+        given: prices by model name that win over every table. They are for exactly these names: a free
+            ``gpt-4o`` of your own server does not make ``openai/gpt-4o`` free.
 
     Example:
         >>> PriceBook().require("openai/gpt-4o").source
-        'agentflow 2026-07-01'
+        'agentflow 2026-11-21'
     """
 
     def __init__(self, given: Mapping[str, Price] | None = None) -> None:
         self._given = dict(given or {})
 
     def find(self, model: str, provider: str | None = None) -> Price | None:
-        """The price of exactly this model (a ``provider/`` before its name is understood), or None."""
-        bare = model.rsplit("/", 1)[-1]
+        """The price of exactly this model, or None when nobody states one."""
+        if model in self._given:
+            return self._given[model]
+        name = model
         if provider is None and "/" in model:
-            provider = model.split("/", 1)[0]
-        for name in (model, bare):
-            if name in self._given:
-                return self._given[name]
-        return _shipped().get(bare) or _from_genai_prices(bare, provider)
+            provider, name = model.split("/", 1)
+        elif provider is not None:
+            name = model.removeprefix(f"{provider}/")
+        shipped = _shipped().get(name)
+        if shipped is not None and (provider is None or provider in shipped.providers):
+            return shipped.price
+        return _from_genai_prices(name, provider)
 
     def require(self, model: str, provider: str | None = None) -> Price:
         """The price of a model.
@@ -134,13 +183,22 @@ class PriceBook:
         return price
 
 
+@dataclass(frozen=True, slots=True)
+class _Shipped:
+    price: Price
+    providers: tuple[str, ...]
+
+
 @functools.cache
-def _shipped() -> Mapping[str, Price]:
+def _shipped() -> Mapping[str, _Shipped]:
     table = tomllib.loads(resources.files("agentflow.budget").joinpath("data/prices.toml").read_text("utf-8"))
-    return {name: _row(row, table["source"], table["date"]) for name, row in table["models"].items()}
+    return {
+        name: _Shipped(_row(row, table), tuple(table["providers"][row["provider"]]))
+        for name, row in table["models"].items()
+    }
 
 
-def _row(row: Mapping[str, Any], source: str, date: str) -> Price:
+def _row(row: Mapping[str, Any], table: Mapping[str, Any]) -> Price:
     long = None
     if "long_above" in row:
         long = LongContext(
@@ -152,41 +210,70 @@ def _row(row: Mapping[str, Any], source: str, date: str) -> Price:
         _maybe(row.get("cache_read")),
         _maybe(row.get("cache_write")),
         long,
-        source,
-        date,
+        f"agentflow {table['date']}",
+        table["date"],
+        table["note"],
     )
+
+
+# What may follow an undated id for the same model: a date, or a version of a provider's release.
+_DATED = re.compile(r"[-@](?:20\d\d-\d\d-\d\d|20\d{6}|00\d)")
 
 
 def _from_genai_prices(model: str, provider: str | None) -> Price | None:
-    """The genai-prices package's figure. Its tiered prices are not carried over: the dearest tier is taken."""
+    """The genai-prices package's figure, when it lists this id and does not merely take it for a relative."""
     from genai_prices.data_snapshot import get_snapshot
 
     try:
-        _, found = get_snapshot().find_provider_model(model, None, provider, None)
-        prices = found.get_prices(_now())
+        seller, found = get_snapshot().find_provider_model(model, None, provider, None)
+        prices = found.get_prices(datetime.now(UTC))
     except LookupError:
+        return None
+    if not _is_listed(model.lower(), found.id.lower(), found.match):
         return None
     if prices.input_mtok is None or prices.output_mtok is None:
         return None
+    rows = [prices.input_mtok, prices.output_mtok, prices.cache_read_mtok, prices.cache_write_mtok]
     version = importlib.metadata.version("genai-prices")
-    return Price(
-        _dearest(prices.input_mtok),
-        _dearest(prices.output_mtok),
-        None if prices.cache_read_mtok is None else _dearest(prices.cache_read_mtok),
-        None if prices.cache_write_mtok is None else _dearest(prices.cache_write_mtok),
-        source=f"genai-prices {version}",
-    )
+    source = f"genai-prices {version} ({seller.id})"
+    starts = {tier.start for row in rows for tier in getattr(row, "tiers", ())}
+    if len(starts) != 1:
+        # No tiers, or more of them than a Price tells apart: then the dearest one counts.
+        return Price(*_rates(max, rows), source=source)
+    long = LongContext(starts.pop(), *_rates(_last, rows))
+    return Price(*_rates(_first, rows), long, source)
 
 
-def _dearest(price: Any) -> int:
-    tiers = getattr(price, "tiers", ())
-    return max([_nano(getattr(price, "base", price)), *(_nano(tier.price) for tier in tiers)])
+def _is_listed(model: str, listed: str, match: Any) -> bool:
+    if model.startswith(listed) and (model == listed or _DATED.fullmatch(model[len(listed) :])):
+        return True
+    equals = getattr(match, "equals", None)
+    if equals is not None:
+        return equals.lower() == model
+    return any(_is_listed(model, listed, part) for part in getattr(match, "or_", ()))
 
 
-def _now() -> Any:
-    from datetime import UTC, datetime
+def _first(figures: list[int]) -> int:
+    return figures[0]
 
-    return datetime.now(UTC)
+
+def _last(figures: list[int]) -> int:
+    return figures[-1]
+
+
+def _rates(choose: Callable[[list[int]], int], rows: Sequence[Any]) -> tuple[int, int, int | None, int | None]:
+    """Input, output, cache read and cache write of one tier; a row without tiers is the same in each."""
+    chosen = [
+        None if row is None else choose([_nano(getattr(row, "base", row)), *(_nano(t.price) for t in _tiers(row))])
+        for row in rows
+    ]
+    fresh, reply, read, write = chosen
+    assert fresh is not None and reply is not None
+    return fresh, reply, read, write
+
+
+def _tiers(row: Any) -> Sequence[Any]:
+    return getattr(row, "tiers", ())
 
 
 def _nano(dollars: Decimal | str | float) -> int:
