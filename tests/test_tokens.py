@@ -149,7 +149,7 @@ def test_tables_are_copied_once_and_a_broken_copy_is_mended_not_downloaded(tmp_p
     (table,) = (tmp_path / "agentflow" / "tiktoken").iterdir()
     whole = table.read_bytes()
     table.write_bytes(whole[:1_000])
-    assert in_fresh_python(COUNT, XDG_CACHE_HOME=str(tmp_path))[0] == "True"
+    assert in_fresh_python(COUNT, XDG_CACHE_HOME=str(tmp_path), TIKTOKEN_CACHE_DIR="")[0] == "True"
     assert table.read_bytes() == whole
     own = {"TIKTOKEN_CACHE_DIR": str(table.parent), "XDG_CACHE_HOME": str(tmp_path / "elsewhere")}
     assert in_fresh_python(NO_LITELLM + COUNT, **own)[0] == "True"

@@ -42,7 +42,7 @@ def command(question: str, sources: tuple[str, ...], **options: Any) -> int:
     settings = _settings(options)
     task = ResearchTask(question, sources, options["allow_private"] or settings.sources.allow_private)
     budget = _budget(options, settings)
-    export.setup(capture_content=settings.telemetry.capture_content)
+    export.setup(capture_content=settings.telemetry.capture_content, compat=settings.telemetry.otel_compat)
     finished = asyncio.run(_run(settings, task, budget, options["out"], quiet=options["as_json"]))
     if options["as_json"]:
         click.echo(finished.report.model_dump_json(indent=2))

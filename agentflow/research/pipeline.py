@@ -174,13 +174,14 @@ class ResearchJob:
     async def _plan(self, chain: Chain, planning: Planning) -> None:
         agent = self._agents["planner"]
         code = self._runtime.code_rung("heuristic planner", heuristic_plan, max_cpu_s=0.1)
-        reply = await chain.call(
-            planning_request(agent.instructions, planning),
-            output=ResearchPlan,
-            name="plan",
-            checks=(plan_check,),
-            cascade=self._runtime.cascade(agent.cascade, code),
-        )
+        with tracing.plan_span("planner"):
+            reply = await chain.call(
+                planning_request(agent.instructions, planning),
+                output=ResearchPlan,
+                name="plan",
+                checks=(plan_check,),
+                cascade=self._runtime.cascade(agent.cascade, code),
+            )
         self.findings.sub_questions = tuple(part.strip() for part in reply.output.sub_questions)
         self._served("planning", chain, reply)
 
