@@ -88,6 +88,16 @@ def test_any_text_can_be_counted_and_no_count_passes_its_bound(text: str, model:
         assert count <= len(text.encode("utf-8", "replace")) * 3 + 1
 
 
+def test_a_prompt_is_counted_the_same_again_also_when_its_count_was_forgotten() -> None:
+    counter = TokenCounter.for_model("gpt-4o")
+    first = counter.prompt(ask("Hello world"))
+    assert counter.prompt(ask("Hello world")) == first
+    for n in range(5_000):
+        counter.prompt(ask(str(n)))
+    assert counter.prompt(ask("Hello world")) == first
+    assert counter.prompt(Request((Message("user", "Hello "), Message("user", "world")))) != first
+
+
 def test_special_tokens_in_a_text_are_text() -> None:
     assert TokenCounter.for_model("gpt-4o").text("<|endoftext|>") > 1
 
@@ -98,8 +108,9 @@ def test_special_tokens_in_a_text_are_text() -> None:
         "".join(f"Line {n} says something about budgets.\n" for n in range(3_000)),
         "".join(f"def f{n}():\n    return {n}\n\n\n" for n in range(3_000)),
         "one long line that never ends " * 2_000,
+        ("paragraph" + "\n" * 60) * 1_000,
     ],
-    ids=["lines", "code", "one line"],
+    ids=["lines", "code", "one line", "blank lines"],
 )
 def test_long_text_is_counted_in_cuts_that_change_nothing(text: str) -> None:
     import tiktoken
@@ -151,6 +162,8 @@ def test_tables_are_copied_once_and_a_broken_copy_is_mended_not_downloaded(tmp_p
     table.write_bytes(whole[:1_000])
     assert in_fresh_python(COUNT, XDG_CACHE_HOME=str(tmp_path), TIKTOKEN_CACHE_DIR="")[0] == "True"
     assert table.read_bytes() == whole
+    (tmp_path / "own").mkdir()
+    assert in_fresh_python(COUNT, XDG_CACHE_HOME=str(tmp_path), TIKTOKEN_CACHE_DIR=str(tmp_path / "own"))[0] == "True"
     own = {"TIKTOKEN_CACHE_DIR": str(table.parent), "XDG_CACHE_HOME": str(tmp_path / "elsewhere")}
     assert in_fresh_python(NO_LITELLM + COUNT, **own)[0] == "True"
 

@@ -1,8 +1,9 @@
 """The roofline of a decode step: how long it takes and what the boards draw. Pure arithmetic, no agentflow imports.
 
 Prefill is bound by compute, decode by memory traffic, and every step pays a fixed price per layer and per
-sequence. Constants were fitted on 274 measured H100 runs (ML.ENERGY-style board energy, 2025 engines): effective
-values and starting points, not physics; they trade off against each other.
+sequence. Constants were fitted on 274 measured H100 runs of the ML.ENERGY leaderboard (board energy, 2025 engine):
+effective values and starting points, not physics; they trade off against each other. Attention FLOPs, quadratic
+in the context, are left out: beyond about 32,000 tokens the figure is too low.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ class Chip:
     bytes_per_s: float
     flops_16: float
     flops_8: float | None = None
+    memory_bytes: float = 0.0
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,9 @@ class ModelShape:
 
     ``active`` and ``total`` are parameters; ``kv_bytes`` the K and V bytes per token at their precision;
     ``bytes_per_parameter`` 2 for bf16, 1 for fp8, .53 for mxfp4; ``experts`` and ``experts_used`` describe a
-    mixture of experts (1 and 1 when dense).
+    mixture of experts (1 and 1 when dense, or when a mixture's numbers are not known: then all of it is taken to
+    be experts). ``full_attention`` is the share of layers that attend to the whole context; the others see the
+    last ``window`` tokens.
     """
 
     active: float
@@ -38,12 +43,34 @@ class ModelShape:
     bytes_per_parameter: float = 2.0
     experts: int = 1
     experts_used: int = 1
+    full_attention: float = 1.0
+    window: int = 1024
+
+    def weight_bytes(self, batch: float) -> float:
+        """Bytes of weights a step reads: all dense ones, and the experts its sequences are expected to touch."""
+        used = self.experts_used / self.experts if self.experts > 1 else self.active / self.total
+        if used >= 1.0:
+            return self.total * self.bytes_per_parameter
+        in_experts = max((self.total - self.active) / (1.0 - used), 0.0)
+        dense = max(self.total - in_experts, 0.02 * self.total)
+        return self.bytes_per_parameter * (dense + in_experts * (1.0 - (1.0 - used) ** batch))
+
+    def kv_read(self, context: float) -> float:
+        """Bytes of K and V that one sequence reads in a step, ``context`` tokens into its life."""
+        seen = self.full_attention * context + (1.0 - self.full_attention) * min(context, self.window)
+        return self.kv_bytes * seen
 
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """The fitted constants (fit of 2026-06 on H100 text rows). Units in the names' comments."""
+    """The fitted constants, by default those of a joint fit of energy and step time on 274 H100 text runs.
 
+    Effective values of one engine (vLLM 0.11, fitted mid-2026): the times per layer and per sequence are software,
+    and age with it. Ranges over ten fits on half of the model families: memory .76-.95, FLOP .26-.90, layer 12-98
+    us, slope .02-3, sequence 65-105 us, byte 8-68 pJ, FLOP .60-2.6 pJ, static .42-.60.
+    """
+
+    fitted_on: str = "H100-SXM5-80GB"
     memory_efficiency: float = 0.947
     flop_efficiency: float = 0.675
     s_per_layer: float = 76.9e-6
@@ -94,7 +121,8 @@ def decode_step(
         constants: fitted constants.
     """
     k = constants
-    traffic = _weight_bytes(model, batch) + batch * model.kv_bytes * (input_tokens + cached_tokens + output_tokens / 2)
+    context = input_tokens + cached_tokens + output_tokens / 2
+    traffic = model.weight_bytes(batch) + batch * model.kv_read(context)
     decode_flop = 2.0 * model.active * batch
     prefill_flop = 2.0 * model.active * batch * input_tokens / output_tokens
     eight_bit = chip.flops_8 is not None and model.bytes_per_parameter == 1.0
@@ -111,13 +139,3 @@ def decode_step(
         + k.j_per_flop * (decode_flop + prefill_flop)
     )
     return Step(seconds, min(gpus * chip.tdp_w * seconds, drawn), batch)
-
-
-def _weight_bytes(model: ModelShape, batch: float) -> float:
-    """Bytes of weights read in a step: all dense ones, and the experts that the batch is expected to touch."""
-    if model.experts <= 1:
-        return model.active * model.bytes_per_parameter
-    used = model.experts_used / model.experts
-    in_experts = max((model.total - model.active) / (1.0 - used), 0.0)
-    dense = max(model.total - in_experts, 0.02 * model.total)
-    return model.bytes_per_parameter * (dense + in_experts * (1.0 - (1.0 - used) ** batch))
