@@ -7,6 +7,7 @@ import gzip
 
 from aiohttp import web
 
+WAITING = web.AppKey("waiting", set[object])
 ARTICLE = """<!doctype html><html><head><title>On Tides</title></head><body><nav>menu</nav><article><h1>On Tides</h1>
 <p>The tide in the bay of Fundy rises by sixteen metres, more than anywhere else on Earth.</p>
 <p>The moon pulls the water, and the shape of the bay makes the swing grow with every tide.</p>
@@ -24,9 +25,43 @@ async def latin(_: web.Request) -> web.Response:
     )
 
 
-async def never(_: web.Request) -> web.Response:
-    await asyncio.Event().wait()
-    raise AssertionError
+async def japanese(_: web.Request) -> web.Response:
+    return web.Response(
+        body="これは短い文です。".encode("shift_jis"), headers={"Content-Type": "text/plain; charset=shift_jis"}
+    )
+
+
+async def utf8(request: web.Request) -> web.Response:
+    return web.Response(
+        body="naïve “quotes”".encode(), headers={"Content-Type": f"text/plain; charset={request.query['charset']}"}
+    )
+
+
+async def never(request: web.Request) -> web.Response:
+    waiting = request.app[WAITING]
+    token = object()
+    waiting.add(token)
+    try:
+        await asyncio.Event().wait()
+        raise AssertionError
+    finally:
+        waiting.discard(token)
+
+
+async def how_many_wait(request: web.Request) -> web.Response:
+    return web.Response(text=f"{len(request.app[WAITING])} wait")
+
+
+async def stream(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    while True:
+        await response.write(b"and so on " * 10_000)
+
+
+async def nowhere(_: web.Request) -> web.Response:
+    return web.Response(status=302)
 
 
 async def endless(request: web.Request) -> web.StreamResponse:
@@ -47,15 +82,21 @@ async def image(_: web.Request) -> web.Response:
 
 
 async def away(request: web.Request) -> web.Response:
-    raise web.HTTPFound(request.query["to"])
+    return web.Response(status=302, headers={"Location": request.query["to"]})
 
 
 async def serve() -> None:
     app = web.Application()
+    app[WAITING] = set()
     pages = {
         "article": article,
         "latin": latin,
+        "japanese": japanese,
+        "utf8": utf8,
         "never": never,
+        "waiting": how_many_wait,
+        "stream": stream,
+        "nowhere": nowhere,
         "endless": endless,
         "bomb": bomb,
         "image": image,

@@ -1,7 +1,7 @@
 """Reading sources: files, folders and web pages in, stored text with a hash out.
 
-``read`` is the door; ``files`` walks folders, ``extract`` gets text out of formats, ``pages`` fetches, ``addresses``
-decides what may be visited, ``store`` writes and reads the run folder.
+``read`` is the door; ``files`` walks folders, ``extract`` gets text out of formats and ``decoding`` out of bytes,
+``pages`` fetches, ``addresses`` decides what may be visited, ``store`` writes and reads the run folder.
 """
 
 from agentflow.research.sources.read import estimated_bytes, read_sources

@@ -1,11 +1,16 @@
-"""Which addresses a fetch may visit: public ones, judged after DNS, and connected to exactly as judged."""
+"""Which addresses a fetch may visit: public ones, judged after DNS, and once more at the moment of dialling.
+
+Imports errors, aiohttp. ``pages`` uses it for every hop.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -16,30 +21,49 @@ if TYPE_CHECKING:
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _SHARED = ipaddress.ip_network("100.64.0.0/10")
+# IPv4 inside IPv6 that ends at whatever relay answers: 6to4, Teredo, NAT64 of a local network (RFC 8215).
+_TUNNELS = tuple(ipaddress.ip_network(net) for net in ("2002::/16", "2001::/32", "64:ff9b:1::/48"))
+_KINDS = ("loopback", "link_local", "multicast", "unspecified", "reserved", "site_local", "private")
 
 
 def refusal(address: str) -> str | None:
-    """Why an IP address is not visited (``private``, ``loopback``, …), or None when it is public."""
-    ip = ipaddress.ip_address(address.split("%", 1)[0])
-    for inner in _embedded(ip) or [ip]:
-        for kind in ("loopback", "link_local", "multicast", "unspecified", "reserved", "private"):
-            if getattr(inner, f"is_{kind}"):
-                return kind.replace("_", "-")
-        if inner.version == 4 and inner in _SHARED:
-            return "shared (carrier-grade NAT)"
-        if not inner.is_global:
-            return "not public"
-    return None
+    """Why an IP address is not visited (``private``, ``loopback``, …), or None when it is public.
+
+    Raises:
+        ValueError: it is not an IP address.
+    """
+    ip = _seen_through(ipaddress.ip_address(address.split("%", 1)[0]))
+    for kind in _KINDS:
+        if getattr(ip, f"is_{kind}", False):
+            return kind.replace("_", "-")
+    if ip.version == 4 and ip in _SHARED:
+        return "shared (carrier-grade NAT)"
+    if any(ip in network for network in _TUNNELS):
+        return "tunnelled"
+    return None if ip.is_global else "non-public"
 
 
-def _embedded(ip: IPv4Address | IPv6Address) -> list[IPv4Address]:
-    """IPv4 addresses that an IPv6 address carries inside: mapped, 6to4, Teredo, NAT64."""
+def _seen_through(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address that a mapped or a NAT64 address stands for; any other address itself."""
     if isinstance(ip, ipaddress.IPv4Address):
-        return []
-    found = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
+        return ip
     if ip in _NAT64:
-        found.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-    return [inner for inner in found if inner is not None]
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip
+
+
+def check_address(address: str, *, allow_private: bool) -> None:
+    """Refuse an IP address that is not public.
+
+    Raises:
+        FetchRefused: it is not, and ``allow_private`` is not set.
+        ValueError: it is not an IP address.
+    """
+    why = None if allow_private else refusal(address)
+    if why is not None:
+        raise FetchRefused(
+            f"leads to a {why} address ({address}). Pages there are not fetched; --allow-private lifts this."
+        )
 
 
 def check_literal(host: str, *, allow_private: bool) -> None:
@@ -48,14 +72,23 @@ def check_literal(host: str, *, allow_private: bool) -> None:
     Raises:
         FetchRefused: the address is not public.
     """
-    try:
-        why = refusal(host.strip("[]"))
-    except ValueError:
-        return
-    if why is not None and not allow_private:
-        raise FetchRefused(
-            f"leads to a {why} address ({host}). Pages there are not fetched; --allow-private lifts this."
-        )
+    with contextlib.suppress(ValueError):
+        check_address(host.strip("[]"), allow_private=allow_private)
+
+
+def guarded_socket(*, allow_private: bool) -> Callable[[tuple[Any, ...]], socket.socket]:
+    """Makes sockets for the connector, to public addresses only.
+
+    A resolver is not asked about hosts that look like addresses, and there are more ways to write those than we
+    could list (``１２７.0.0.1``). This sees the address that is about to be dialled, whatever was written.
+    """
+
+    def make(info: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, _, address = info
+        check_address(str(address[0]), allow_private=allow_private)
+        return socket.socket(family, kind, protocol)
+
+    return make
 
 
 class PublicResolver(AbstractResolver):
@@ -77,11 +110,7 @@ class PublicResolver(AbstractResolver):
         infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
         results: list[ResolveResult] = []
         for found, _, protocol, _, address in infos:
-            why = refusal(str(address[0]))
-            if why is not None and not self._allow_private:
-                raise FetchRefused(
-                    f"leads to a {why} address ({address[0]}). Pages there are not fetched; --allow-private lifts this."
-                )
+            check_address(str(address[0]), allow_private=self._allow_private)
             results.append(
                 ResolveResult(
                     hostname=host,

@@ -1,25 +1,36 @@
-"""Text out of formats, by well-kept libraries, each imported when its format first occurs. Imports source, errors."""
+"""Text out of formats, by well-kept libraries, each imported when its format first occurs.
+
+Imports decoding, source, errors. A parser's own exceptions never leave this file.
+"""
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import re
 import zipfile
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import PurePosixPath
+from threading import Event
 from typing import Any
 
 from agentflow.errors import SourceError
-from agentflow.research.sources.source import Extracted, ReadLimits
+from agentflow.research.sources.decoding import declared_in_html, decode, encodable, one_kind_of_line_ends
+from agentflow.research.sources.source import MEGABYTE, Extracted, ReadLimits
 
-_MARKDOWN_TITLE = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
+_MARKDOWN_TITLE = re.compile(
+    r"^(?:#{1,6}[ \t]+(?P<atx>.+?)[ \t#]*|(?P<setext>[^\s#>|\-*+].*)\n(?:={2,}|-{2,})[ \t]*)$", re.MULTILINE
+)
 _RST_TITLE = re.compile(r"^(?P<title>\S.*)\n(?P<line>[=\-~#*^\"'])(?P=line){2,}[ \t]*$", re.MULTILINE)
 _SPACES = re.compile(r"\s+")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NOT_SPACE = re.compile(rb"\S")
 _TITLE_CHARS = 200
-_MAX_ZIP_RATIO = 200
-# With fewer bytes beyond ASCII a statistical judgement is a guess; Western text is then the likeliest.
-_TOO_FEW_TO_JUDGE = 32
+_HEAD = 2_000
+_NO_TITLES = frozenset({"", "untitled", "(anonymous)", "none"})
+_LARGEST_SEARCHED = 2_000_000
+_MOST_XML = 40 * MEGABYTE
 
 MEDIA_TYPES = {
     ".md": "text/markdown",
@@ -38,17 +49,6 @@ MEDIA_TYPES = {
     ".py": "text/x-python",
 }
 DOCX = MEDIA_TYPES[".docx"]
-_BINARY_STARTS = (
-    b"\x89PNG",
-    b"\xff\xd8\xff",
-    b"GIF8",
-    b"PK\x03\x04",
-    b"\x1f\x8b",
-    b"\x7fELF",
-    b"SQLite format 3\x00",
-    b"OggS",
-    b"RIFF",
-)
 
 
 def media_type_of(name: str) -> str:
@@ -56,7 +56,15 @@ def media_type_of(name: str) -> str:
     return MEDIA_TYPES.get(PurePosixPath(name.lower()).suffix, "text/plain")
 
 
-def extract(data: bytes, media_type: str, name: str, limits: ReadLimits) -> Extracted:
+def extract(
+    data: bytes,
+    media_type: str,
+    name: str,
+    limits: ReadLimits,
+    *,
+    charset: str | None = None,
+    stop: Event | None = None,
+) -> Extracted:
     """Get the text out of a document.
 
     Args:
@@ -64,64 +72,57 @@ def extract(data: bytes, media_type: str, name: str, limits: ReadLimits) -> Extr
         media_type: what it is.
         name: its file name or address, for a title when it has none of its own.
         limits: bounds on what may come out.
+        charset: the encoding that a server declared for it.
+        stop: set when the text is no longer wanted; long documents are then given up midway.
 
     Raises:
         SourceError: empty, binary, broken, encrypted, or larger inside than the limits allow. The message has no
             name in it; the caller puts it in front.
     """
-    if not data.strip():
+    if not _NOT_SPACE.search(data):
         raise SourceError("is empty (0 bytes of text)")
+    wanted = _Wanted(limits, stop or Event())
     if media_type == "application/pdf" or data.startswith(b"%PDF-"):
-        found = _pdf(data, limits)
+        found = _pdf(data, wanted)
     elif media_type == DOCX:
-        found = _docx(data, limits)
+        found = _docx(data, wanted)
     elif media_type == "text/html":
-        found = _html(decode(data))
+        found = _html(decode(data, charset or declared_in_html(data)))
     else:
-        text = decode(data)
+        text = decode(data, charset)
         found = Extracted(text, _text_title(text, media_type), media_type)
-    if not found.text.strip():
+    if not found.text or found.text.isspace():
         raise SourceError("has no text in it")
-    if len(found.text) > limits.max_extracted_chars:
-        raise SourceError(f"holds {len(found.text):,} characters of text; the limit is {limits.max_extracted_chars:,}")
-    title = _SPACES.sub(" ", found.title).strip()[:_TITLE_CHARS] or name.rstrip("/").rsplit("/", 1)[-1]
-    return Extracted(found.text, title, found.media_type)
+    title = _SPACES.sub(" ", _CONTROLS.sub(" ", encodable(found.title))).strip()[:_TITLE_CHARS]
+    return Extracted(found.text, title or name.rstrip("/").rsplit("/", 1)[-1], found.media_type)
 
 
-def decode(data: bytes) -> str:
-    """Bytes as text with line feeds for line ends: by byte order mark, as UTF-8, else as charset-normalizer judges.
+@dataclass(slots=True)
+class _Wanted:
+    """How much text may come out of a document that holds more than its size tells, and whether it is still wanted."""
 
-    With too few characters to judge by, as Windows-1252.
+    limits: ReadLimits
+    stop: Event
+    _characters: int = 0
 
-    Raises:
-        SourceError: binary data, or no encoding fits.
-    """
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return _line_ends(data.decode("utf-16", "replace"))
-    if b"\x00" in data[:65536] or data.startswith(_BINARY_STARTS):
-        raise SourceError("is a binary file, not text")
-    try:
-        return _line_ends(data.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        pass
-    if sum(byte > 127 for byte in data) < _TOO_FEW_TO_JUDGE:
-        return _line_ends(data.decode("cp1252", "replace"))
-    from charset_normalizer import from_bytes
+    def take(self, text: str) -> str:
+        """Count a piece of text in.
 
-    best = from_bytes(data[:1_000_000]).best()
-    if best is None:
-        raise SourceError("is not text in any encoding we know")
-    return _line_ends(data.decode(best.encoding, "replace"))
-
-
-def _line_ends(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+        Raises:
+            SourceError: it is too much, or no longer wanted.
+        """
+        if self.stop.is_set():
+            raise SourceError("was not read to its end: reading was cancelled")
+        self._characters += len(text)
+        if self._characters > self.limits.max_extracted_chars:
+            raise SourceError(f"holds more than {self.limits.max_extracted_chars:,} characters of text")
+        return text
 
 
 def _text_title(text: str, media_type: str) -> str:
     head = text[:20_000]
     if media_type == "text/markdown" and (found := _MARKDOWN_TITLE.search(head)):
-        return re.sub(r"[*_`]", "", found.group(1))
+        return re.sub(r"[*_`]", "", found.group("atx") or found.group("setext"))
     if media_type == "text/x-rst" and (found := _RST_TITLE.search(head)):
         return found.group("title")
     return ""
@@ -129,78 +130,89 @@ def _text_title(text: str, media_type: str) -> str:
 
 def _html(text: str) -> Extracted:
     import trafilatura
-    from trafilatura.metadata import extract_metadata
 
     _quiet("trafilatura", "htmldate", "courlan", "justext")
-    tree: Any = trafilatura.load_html(text)
-    metadata = extract_metadata(tree)
-    title = str(getattr(metadata, "title", None) or "")
-    body = trafilatura.extract(text, include_comments=False, include_tables=True)
-    # A page too short to have a main part is taken paragraph by paragraph, or as it stands.
-    body = body or trafilatura.baseline(text)[1] or trafilatura.html2txt(text)
-    return Extracted(_line_ends(body or ""), title, "text/html")
+    try:
+        # A fragment is not taken for HTML; wrapped it is a document like any other.
+        tree: Any = trafilatura.load_html(text) if "<html" in text[:_HEAD].lower() else None
+        tree = trafilatura.load_html(f"<html><body>{text}</body></html>") if tree is None else tree
+        if tree is None:
+            raise SourceError("is broken HTML")
+        title = next(filter(str.strip, (" ".join(found.itertext()) for found in tree.iter("title", "h1"))), "")
+        # The search for the main part takes time that grows with the square of the length.
+        body: str | None = None
+        if len(text) <= _LARGEST_SEARCHED:
+            body = trafilatura.extract(copy.deepcopy(tree), include_comments=False, include_tables=True)
+        # What has no main part is taken paragraph by paragraph, or as it stands.
+        body = body or trafilatura.baseline(copy.deepcopy(tree))[1] or trafilatura.html2txt(tree)
+    except SourceError:
+        raise
+    except Exception as error:
+        raise SourceError(f"is broken HTML ({type(error).__name__})") from error
+    return Extracted(encodable(one_kind_of_line_ends(body or "")), title, "text/html")
 
 
-def _pdf(data: bytes, limits: ReadLimits) -> Extracted:
+def _pdf(data: bytes, wanted: _Wanted) -> Extracted:
     import pypdf
-    from pypdf.errors import PyPdfError
 
     _quiet("pypdf")
     try:
         reader = pypdf.PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):
             raise SourceError("is an encrypted PDF; remove its password first")
-        if len(reader.pages) > limits.max_pdf_pages:
-            raise SourceError(f"has {len(reader.pages):,} pages; the limit is {limits.max_pdf_pages:,}")
-        text = "\n\n".join(_bounded((page.extract_text() for page in reader.pages), limits))
-        title = str((reader.metadata and reader.metadata.title) or "") or text.strip().split("\n", 1)[0]
+        if len(reader.pages) > wanted.limits.max_pdf_pages:
+            raise SourceError(f"has {len(reader.pages):,} pages; the limit is {wanted.limits.max_pdf_pages:,}")
+        text = "\n\n".join(wanted.take(page.extract_text()) for page in reader.pages)
+        title = str((reader.metadata and reader.metadata.title) or "").strip()
     except SourceError:
         raise
-    except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, RecursionError) as error:
-        # pypdf lets many kinds of exception through on a broken file.
+    except Exception as error:
+        # On a broken file pypdf lets any kind of exception through.
         raise SourceError(f"is a broken PDF ({type(error).__name__})") from error
-    if not text.strip():
+    if not text or text.isspace():
         raise SourceError("is a PDF without text (scanned pages?); run it through OCR first")
-    return Extracted(_line_ends(text), title, "application/pdf")
+    if title.lower() in _NO_TITLES:
+        title = text.lstrip()[:_HEAD].split("\n", 1)[0]
+    return Extracted(encodable(one_kind_of_line_ends(text)), title, "application/pdf")
 
 
-def _docx(data: bytes, limits: ReadLimits) -> Extracted:
+def _docx(data: bytes, wanted: _Wanted) -> Extracted:
     import docx
-    from docx.table import Table
 
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             inside = sum(entry.file_size for entry in archive.infolist())
-        if (
-            inside > max(limits.max_extracted_chars, _MAX_ZIP_RATIO * len(data))
-            or inside > 4 * limits.max_extracted_chars
-        ):
+            markup = sum(entry.file_size for entry in archive.infolist() if entry.filename.endswith((".xml", ".rels")))
+        # A tree of its markup takes about ten times its size; pictures are only held.
+        if inside > 4 * wanted.limits.max_extracted_chars or markup > min(wanted.limits.max_extracted_chars, _MOST_XML):
             raise SourceError(f"unpacks to {inside:,} bytes, which is more than we open")
         document = docx.Document(io.BytesIO(data))
         blocks: list[str] = []
         title = document.core_properties.title or ""
         for block in document.iter_inner_content():
-            if isinstance(block, Table):
-                rows = (" | ".join(cell.text.strip() for cell in row.cells) for row in block.rows)
-                blocks.append("\n".join(rows))
-                continue
             if not title and str(getattr(block.style, "name", "")).startswith(("Heading", "Title")):
-                title = block.text
-            blocks.append(block.text)
+                title = str(getattr(block, "text", ""))
+            blocks.append(wanted.take(_block(block)))
     except SourceError:
         raise
-    except (zipfile.BadZipFile, KeyError, ValueError, AttributeError, OSError) as error:
+    except Exception as error:
+        # Its parts are looked up by name, so a broken file fails anywhere.
         raise SourceError(f"is a broken .docx ({type(error).__name__})") from error
-    return Extracted(_line_ends("\n\n".join(b for b in blocks if b.strip())), title, DOCX)
+    return Extracted(encodable(one_kind_of_line_ends("\n\n".join(b for b in blocks if b.strip()))), title, DOCX)
 
 
-def _bounded(parts: Iterator[str], limits: ReadLimits) -> Iterator[str]:
-    total = 0
-    for part in parts:
-        total += len(part)
-        if total > limits.max_extracted_chars:
-            raise SourceError(f"holds more than {limits.max_extracted_chars:,} characters of text")
-        yield part
+def _block(block: Any) -> str:
+    """The text of a paragraph, or of a table with a line for each row."""
+    from docx.table import Table, _Cell
+
+    if not isinstance(block, Table):
+        return str(block.text)
+    lines: list[str] = []
+    for row in block.rows:
+        # The cells as they stand in the file: python-docx would repeat a merged one as often as the file demands.
+        cells = (_Cell(cell, block) for cell in row._tr.tc_lst)
+        lines.append(" | ".join(" ".join(_block(part) for part in cell.iter_inner_content()).strip() for cell in cells))
+    return "\n".join(lines)
 
 
 def _quiet(*loggers: str) -> None:

@@ -2,60 +2,92 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
+from typing import TypeVar
 
 from agentflow.errors import SourceError
 from agentflow.research.sources.extract import extract, media_type_of
-from agentflow.research.sources.source import MEGABYTE, Extracted, ReadLimits
+from agentflow.research.sources.source import MEGABYTE, Extracted, ReadLimits, Skipped, printable
 
 _PASSED_OVER = frozenset({"node_modules", "__pycache__", "venv", "site-packages"})
+T = TypeVar("T")
 
 
-def walk(folder: Path, limits: ReadLimits) -> Iterator[Path]:
-    """Every file below a folder, in sorted order.
+@dataclass(slots=True)
+class Walk:
+    """What a folder holds: files to read in sorted order, and what was found and cannot be."""
 
-    Hidden entries, caches and virtual environments are passed over. Links are followed as long as they lead to
-    something inside the folder that was not visited before, so a loop ends.
+    files: list[Path] = field(default_factory=list[Path])
+    skipped: list[Skipped] = field(default_factory=list["Skipped"])
+
+
+def walk(folder: Path, limits: ReadLimits) -> Walk:
+    """Everything below a folder, in sorted order.
+
+    Hidden entries, caches and virtual environments are passed over without a word. Links are followed as long as
+    they stay inside the folder; each file and folder is visited once, under its first name, so a loop ends.
 
     Raises:
         SourceError: more files than the limit.
     """
-    inside = folder.resolve()
-    count = 0
-    for path in _walk(folder, inside, set()):
-        count += 1
-        if count > limits.max_files:
-            raise SourceError(f"{folder} holds more than {limits.max_files:,} files. Name fewer, or raise --max-files.")
-        yield path
+    found = Walk()
+    inside = os.path.realpath(folder)
+    for path in _files(str(folder), inside, inside, {inside}, found.skipped):
+        found.files.append(Path(path))
+        if len(found.files) > limits.max_files:
+            raise SourceError(
+                f"{printable(str(folder))} holds more than {limits.max_files:,} files. "
+                "Name fewer, or raise max_files under [sources] in agentflow.toml."
+            )
+    return found
 
 
-def _walk(folder: Path, inside: Path, seen: set[Path]) -> Iterator[Path]:
+def _files(folder: str, real_folder: str, inside: str, seen: set[str], skipped: list[Skipped]) -> Iterator[str]:
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError as error:
+        skipped.append(Skipped(printable(folder), f"cannot be opened: {error.strerror or error}"))
         return
     for entry in entries:
         if entry.name.startswith(".") or entry.name in _PASSED_OVER or entry.name.endswith(".egg-info"):
             continue
-        path = Path(entry.path)
+        real = os.path.join(real_folder, entry.name)
         if entry.is_symlink():
-            try:
-                real = path.resolve(strict=True)
-            except (OSError, RuntimeError):
+            real = os.path.realpath(entry.path)
+            reason = _why_not_followed(real, inside)
+            if reason is not None:
+                skipped.append(Skipped(printable(entry.path), reason))
                 continue
-            if not real.is_relative_to(inside) or real in seen or path.is_relative_to(real):
-                continue
-            seen.add(real)
+        if real in seen:
+            continue
+        seen.add(real)
         if entry.is_dir():
-            yield from _walk(path, inside, seen)
+            yield from _files(entry.path, real, inside, seen, skipped)
         elif entry.is_file():
-            yield path
+            yield entry.path
 
 
-def read_file(path: Path, limits: ReadLimits) -> Extracted:
+def _why_not_followed(real: str, inside: str) -> str | None:
+    if not os.path.exists(real):
+        return "is a link that leads nowhere"
+    if real != inside and not real.startswith(inside.rstrip(os.sep) + os.sep):
+        return "is a link that leads out of the folder"
+    return None
+
+
+def read_file(path: Path, limits: ReadLimits, stop: Event | None = None) -> Extracted:
     """Read one file and get its text out.
+
+    Args:
+        path: the file.
+        limits: bounds.
+        stop: set when the text is no longer wanted.
 
     Raises:
         SourceError: it cannot be read; the message begins with the path.
@@ -63,14 +95,52 @@ def read_file(path: Path, limits: ReadLimits) -> Extracted:
     try:
         size = path.stat().st_size
         if size > limits.max_file_bytes:
-            raise SourceError(
-                f"is {size / MEGABYTE:,.0f} MB; the limit is {limits.max_file_bytes / MEGABYTE:,.0f} MB. "
-                f"Raise it with --max-file-mb {size // MEGABYTE + 1}, or split the file."
-            )
+            raise _too_large(size, limits)
         if not path.is_file():
             raise SourceError("is not a regular file")
-        return extract(path.read_bytes(), media_type_of(path.name), path.name, limits)
+        return extract(_content(path, size, limits), media_type_of(path.name), path.name, limits, stop=stop)
     except SourceError as error:
-        raise SourceError(f"{path} {error}") from error
+        raise SourceError(f"{printable(str(path))} {error}") from error
     except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise SourceError(f"{printable(str(path))} cannot be read: {error.strerror or error}") from error
+
+
+def read_files(batch: Sequence[Path], limits: ReadLimits, stop: Event) -> list[Extracted | SourceError]:
+    """Read several files one after the other; what cannot be read yields its error. Ends early on ``stop``."""
+    found: list[Extracted | SourceError] = []
+    for file in batch:
+        if stop.is_set():
+            break
+        try:
+            found.append(read_file(file, limits, stop))
+        except SourceError as error:
+            found.append(error)
+    return found
+
+
+async def in_thread(work: Callable[[Event], T]) -> T:
+    """Run blocking work in a thread; when the caller is cancelled, the work is told to stop."""
+    stop = Event()
+    try:
+        return await asyncio.to_thread(work, stop)
+    except asyncio.CancelledError:
+        stop.set()
+        raise
+
+
+def _content(path: Path, size: int, limits: ReadLimits) -> bytes:
+    """All of a file, bounded also where it holds more than its size tells."""
+    with path.open("rb") as file:
+        data = file.read(size + 1)
+        if len(data) > size:
+            data += file.read(limits.max_file_bytes + 1 - len(data))
+    if len(data) > limits.max_file_bytes:
+        raise _too_large(len(data), limits)
+    return data
+
+
+def _too_large(size: int, limits: ReadLimits) -> SourceError:
+    return SourceError(
+        f"is {size / MEGABYTE:,.0f} MB; the limit is {limits.max_file_bytes / MEGABYTE:,.0f} MB. "
+        f"Raise it with --max-file-mb {size // MEGABYTE + 1}, or split the file."
+    )

@@ -9,9 +9,10 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 
 from agentflow.errors import FetchRefused, SourceError
-from agentflow.research.sources.addresses import PublicResolver, check_literal
+from agentflow.research.sources.addresses import PublicResolver, check_literal, guarded_socket
 from agentflow.research.sources.extract import DOCX, extract
-from agentflow.research.sources.source import MEGABYTE, Extracted, ReadLimits
+from agentflow.research.sources.files import in_thread
+from agentflow.research.sources.source import MEGABYTE, Extracted, ReadLimits, printable
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _READABLE = ("text/", "application/json", "application/pdf", "application/xhtml", "application/xml", DOCX)
@@ -25,6 +26,7 @@ class Page:
     address: str
     body: bytes
     media_type: str
+    charset: str | None
 
 
 async def read_page(address: str, limits: ReadLimits, *, allow_private: bool) -> Extracted:
@@ -37,7 +39,10 @@ async def read_page(address: str, limits: ReadLimits, *, allow_private: bool) ->
     try:
         async with asyncio.timeout(limits.page_timeout_s):
             page = await _fetch(address, limits, allow_private=allow_private)
-        return await asyncio.to_thread(extract, page.body, page.media_type, urlsplit(page.address).path, limits)
+        name = urlsplit(page.address).path
+        return await in_thread(
+            lambda stop: extract(page.body, page.media_type, name, limits, charset=page.charset, stop=stop)
+        )
     except FetchRefused as error:
         raise FetchRefused(f"{_shown(address)} {error}") from error
     except SourceError as error:
@@ -46,16 +51,29 @@ async def read_page(address: str, limits: ReadLimits, *, allow_private: bool) ->
         raise SourceError(f"{_shown(address)} did not answer within {limits.page_timeout_s:g} s.") from error
     except aiohttp.ClientConnectorDNSError as error:
         raise SourceError(f"{_shown(address)} has no address: the name does not resolve.") from error
+    except aiohttp.InvalidURL as error:
+        raise SourceError(f"{_shown(address)} is not a well-formed address.") from error
+    except aiohttp.ClientConnectorError as error:
+        raise SourceError(f"{_shown(address)} cannot be reached: {error.strerror or 'no connection'}.") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise SourceError(f"{_shown(address)} cannot be fetched: {type(error).__name__}.") from error
 
 
 async def _fetch(address: str, limits: ReadLimits, *, allow_private: bool) -> Page:
     resolver = PublicResolver(allow_private=allow_private)
-    connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, force_close=True)
+    connector = aiohttp.TCPConnector(
+        resolver=resolver,
+        use_dns_cache=False,
+        force_close=True,
+        socket_factory=guarded_socket(allow_private=allow_private),
+    )
     # Proxies, netrc and cookies of the environment would lead a fetch elsewhere, or give something away.
     async with aiohttp.ClientSession(
-        connector=connector, trust_env=False, cookie_jar=aiohttp.DummyCookieJar(), headers=_HEADERS
+        connector=connector,
+        trust_env=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=_HEADERS,
+        timeout=aiohttp.ClientTimeout(),
     ) as session:
         for hop in range(limits.max_redirects + 1):
             _check(address, hop, allow_private=allow_private)
@@ -63,26 +81,42 @@ async def _fetch(address: str, limits: ReadLimits, *, allow_private: bool) -> Pa
                 async with session.get(address, allow_redirects=False) as response:
                     if response.status not in _REDIRECTS:
                         return await _body(response, address, limits)
-                    address = urljoin(address, response.headers.get("Location", ""))
-            except aiohttp.ClientConnectorError as error:
+                    address = _target(address, response)
+            except (aiohttp.ClientConnectorError, FetchRefused) as error:
                 refused = _refused_within(error)
-                if refused is not None:
-                    raise FetchRefused(
-                        f"redirects to {_shown(address)}, which {refused}" if hop else str(refused)
-                    ) from error
-                raise
+                if refused is None:
+                    raise
+                raise FetchRefused(_where(address, hop) + str(refused)) from error
     raise SourceError(f"redirects more than {limits.max_redirects} times.")
 
 
+def _target(address: str, response: aiohttp.ClientResponse) -> str:
+    location = response.headers.get("Location")
+    if not location:
+        raise SourceError(f"answers HTTP {response.status} and does not say where to go.")
+    try:
+        return urljoin(address, location)
+    except ValueError as error:
+        raise FetchRefused(f"redirects to {_shown(location)}, which is not a well-formed address.") from error
+
+
+def _where(address: str, hop: int) -> str:
+    return f"redirects to {_shown(address)}, which " if hop else ""
+
+
 def _check(address: str, hop: int, *, allow_private: bool) -> None:
-    parts = urlsplit(address)
-    where = f"redirects to {_shown(address)}, which " if hop else ""
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    where = _where(address, hop)
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise FetchRefused(f"{where}is not a well-formed address.") from error
+    if parts.scheme not in {"http", "https"} or not host:
         raise FetchRefused(f"{where}is not an http or https address.")
     if parts.username is not None or parts.password is not None:
         raise FetchRefused(f"{where}carries a user name; such addresses are not fetched.")
     try:
-        check_literal(parts.hostname, allow_private=allow_private)
+        check_literal(host, allow_private=allow_private)
     except FetchRefused as error:
         raise FetchRefused(f"{where}{error}") from error
 
@@ -93,24 +127,19 @@ async def _body(response: aiohttp.ClientResponse, address: str, limits: ReadLimi
     media_type = response.content_type.lower()
     if not media_type.startswith(_READABLE):
         raise SourceError(f"is {media_type}, which has no text that we can read.")
+    too_large = (
+        f"is larger than {limits.max_page_bytes / MEGABYTE:g} MB; reading stopped there. "
+        "Raise max_page_mb under [sources] in agentflow.toml."
+    )
+    if (response.content_length or 0) > limits.max_page_bytes:
+        raise SourceError(too_large)
     body = bytearray()
     # Decompressed bytes are counted as they come, so neither an endless body nor a bomb is ever held whole.
     async for block in response.content.iter_chunked(64 * 1024):
         body += block
         if len(body) > limits.max_page_bytes:
-            raise SourceError(f"is larger than {limits.max_page_bytes / MEGABYTE:g} MB; reading stopped there.")
-    kind = "text/html" if "html" in media_type else media_type
-    return Page(address, _as_declared(bytes(body), response.charset, kind), kind)
-
-
-def _as_declared(body: bytes, charset: str | None, media_type: str) -> bytes:
-    """Text in UTF-8, when the server said what it is in; an encoding that does not exist or does not fit is ignored."""
-    if charset is None or media_type in ("application/pdf", DOCX):
-        return body
-    try:
-        return body.decode(charset).encode("utf-8")
-    except (LookupError, UnicodeDecodeError):
-        return body
+            raise SourceError(too_large)
+    return Page(address, bytes(body), "text/html" if "html" in media_type else media_type, response.charset)
 
 
 def _refused_within(error: BaseException) -> FetchRefused | None:
@@ -123,6 +152,8 @@ def _refused_within(error: BaseException) -> FetchRefused | None:
 
 
 def _shown(address: str) -> str:
-    """The address without a query or a password, for a message."""
-    parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"[:200]
+    """The address without a query or a password, on one line, for a message."""
+    bare = address.split("#", 1)[0].split("?", 1)[0]
+    scheme, separator, rest = bare.partition("://")
+    host, slash, path = rest.partition("/")
+    return printable(f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}")[:200]

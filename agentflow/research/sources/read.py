@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import contextlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from agentflow.errors import SourceError
-from agentflow.research.sources.files import read_file, walk
-from agentflow.research.sources.source import MEGABYTE, Extracted, Reading, ReadLimits, Skipped, Source, is_page
+from agentflow.research.sources.files import Walk, in_thread, read_file, read_files, walk
+from agentflow.research.sources.source import (
+    MEGABYTE,
+    Extracted,
+    Reading,
+    ReadLimits,
+    Skipped,
+    Source,
+    is_page,
+    printable,
+)
+from agentflow.research.sources.store import sha256_of
 
 _BATCH = 64
 _PAGES_AT_ONCE = 8
+_SHOWN_CHARS = 200
 OnRead = Callable[[Source], None]
 
 
@@ -54,7 +67,8 @@ async def read_sources(
             await _read_path(origin, limits, shelf)
     if not shelf.sources:
         reasons = "; ".join(f"{s.origin}: {s.reason}" for s in shelf.skipped[:3]) or "no files in it"
-        raise SourceError(f"Nothing to read in {', '.join(origins)} ({reasons}). Name files with text in them.")
+        named = printable(", ".join(origins))[:_SHOWN_CHARS]
+        raise SourceError(f"Nothing to read in {named} ({reasons}). Name files with text in them.")
     return Reading(tuple(shelf.sources), tuple(shelf.skipped))
 
 
@@ -63,16 +77,14 @@ def estimated_bytes(origins: Sequence[str], limits: ReadLimits | None = None) ->
     limits = limits or ReadLimits()
     total = 0
     for origin in origins:
-        path = Path(origin).expanduser()
-        try:
+        # A path that cannot be looked at costs nothing to read; reading it says what is wrong.
+        with contextlib.suppress(OSError, ValueError, RuntimeError, SourceError):
             if is_page(origin):
                 total += MEGABYTE
-            elif path.is_dir():
-                total += sum(file.stat().st_size for file in walk(path, limits))
-            else:
-                total += path.stat().st_size
-        except (OSError, SourceError):
-            continue
+                continue
+            path = Path(origin).expanduser()
+            files = walk(path, limits).files if path.is_dir() else [path]
+            total += sum(os.stat(file).st_size for file in files)
     return total
 
 
@@ -86,14 +98,15 @@ class _Shelf:
     _seen: dict[str, str] = field(default_factory=dict[str, str])
 
     def add(self, origin: str, found: Extracted) -> None:
-        sha256 = hashlib.sha256(found.text.encode("utf-8", "surrogatepass")).hexdigest()
+        origin = printable(origin)
+        sha256 = sha256_of(found.text)
         if sha256 in self._seen:
             self.skipped.append(Skipped(origin, f"same text as {self._seen[sha256]}"))
             return
         self._seen[sha256] = origin
         read_at = datetime.now(UTC).isoformat(timespec="seconds")
         number = len(self.sources) + 1
-        source = Source(f"s{number}", origin, found.title, found.text, sha256, read_at, found.media_type)
+        source = Source(f"s{number}", origin, printable(found.title), found.text, sha256, read_at, found.media_type)
         self.sources.append(source)
         if self.on_read is not None:
             self.on_read(source)
@@ -102,36 +115,33 @@ class _Shelf:
 async def _read_path(origin: str, limits: ReadLimits, shelf: _Shelf) -> None:
     named = await asyncio.to_thread(_named, origin, limits)
     if isinstance(named, Path):
-        shelf.add(str(named), await asyncio.to_thread(read_file, named, limits))
+        shelf.add(str(named), await in_thread(lambda stop: read_file(named, limits, stop)))
         return
-    files = named
+    shelf.skipped += named.skipped
     # A batch per thread hop: a thread for each of 20,000 small files would cost more than reading them.
-    for start in range(0, len(files), _BATCH):
-        batch = files[start : start + _BATCH]
-        for file, found in zip(batch, await asyncio.to_thread(_read_batch, batch, limits), strict=True):
+    for start in range(0, len(named.files), _BATCH):
+        batch = named.files[start : start + _BATCH]
+        texts = await in_thread(partial(read_files, batch, limits))
+        for file, found in zip(batch, texts, strict=True):
             if isinstance(found, SourceError):
-                shelf.skipped.append(Skipped(str(file), str(found).removeprefix(f"{file} ")))
+                name = printable(str(file))
+                shelf.skipped.append(Skipped(name, str(found).removeprefix(f"{name} ")))
             else:
                 shelf.add(str(file), found)
 
 
-def _named(origin: str, limits: ReadLimits) -> Path | list[Path]:
-    """The file that was named, or every file of the folder that was."""
-    path = Path(origin).expanduser()
-    if not path.exists():
+def _named(origin: str, limits: ReadLimits) -> Path | Walk:
+    """The file that was named, or all that the named folder holds."""
+    shown = printable(origin)[:_SHOWN_CHARS]
+    try:
+        path = Path(origin).expanduser()
+        if path.exists():
+            return walk(path, limits) if path.is_dir() else path
         broken = " (a link that leads nowhere)" if path.is_symlink() else ""
-        raise SourceError(f"{path} does not exist{broken}. Check the path.")
-    return list(walk(path, limits)) if path.is_dir() else path
-
-
-def _read_batch(batch: Sequence[Path], limits: ReadLimits) -> list[Extracted | SourceError]:
-    found: list[Extracted | SourceError] = []
-    for file in batch:
-        try:
-            found.append(read_file(file, limits))
-        except SourceError as error:
-            found.append(error)
-    return found
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise SourceError(f"{shown} cannot be opened: {reason}. Check the path.") from error
+    raise SourceError(f"{shown} does not exist{broken}. Check the path.")
 
 
 async def _fetch_all(addresses: Sequence[str], limits: ReadLimits, *, allow_private: bool) -> dict[str, Extracted]:

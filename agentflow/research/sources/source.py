@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 MEGABYTE = 1_000_000
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class Reading:
 class ReadLimits:
     """Bounds on what is read, so that a hostile or careless source cannot take the machine down.
 
-    Bytes are of the file, or of the decompressed body of a page.
+    Bytes are of the file, or of the decompressed body of a page. Characters are of text got out of a format that may
+    hold far more than its file's size tells (PDF, .docx).
     """
 
     max_file_bytes: int = 50 * MEGABYTE
@@ -68,3 +71,8 @@ class Extracted:
 def is_page(origin: str) -> bool:
     """Whether an origin is an address rather than a path."""
     return "://" in origin
+
+
+def printable(name: str) -> str:
+    """A path or an address as it can be shown and stored: one line, no control characters, all of it UTF-8."""
+    return _CONTROLS.sub("\ufffd", name.encode("utf-8", "replace").decode("utf-8"))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agentflow.errors import SourceError
-from agentflow.research.sources.source import Source
+from agentflow.research.sources.source import Source, printable
 
 INDEX = "index.jsonl"
+_ID = re.compile(r"s[1-9][0-9]{0,9}")
+_PIECE = 1_000_000
+_FACTS = ("id", "origin", "title", "sha256", "read_at", "media_type")
 
 
 def stored_name(source_id: str) -> str:
@@ -24,13 +27,33 @@ def store_sources(folder: Path, sources: Sequence[Source]) -> None:
     (folder / "sources").mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     for source in sources:
-        (folder / stored_name(source.id)).write_bytes(source.text.encode("utf-8", "surrogatepass"))
-        facts = {key: value for key, value in asdict(source).items() if key != "text"}
+        with (folder / stored_name(source.id)).open("wb") as file:
+            file.writelines(utf8_pieces(source.text))
+        facts = {key: getattr(source, key) for key in _FACTS}
         lines.append(json.dumps({**facts, "characters": len(source.text), "file": stored_name(source.id)}))
     index = folder / "sources" / INDEX
     unfinished = index.with_suffix(".partial")
-    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     unfinished.replace(index)
+
+
+def load_sources(folder: Path) -> tuple[Source, ...]:
+    """Every source of a run folder, in order, each checked against its hash.
+
+    Raises:
+        SourceError: the index or a text is missing, or was changed.
+    """
+    index = folder / "sources" / INDEX
+    sources: list[Source] = []
+    try:
+        for line in index.read_text("utf-8").splitlines():
+            facts = {key: str(value) for key, value in json.loads(line).items() if key in _FACTS}
+            sources.append(Source(text=load_text(folder, facts["id"], facts["sha256"]), **facts))
+    except OSError as error:
+        raise SourceError(f"{index} is missing; the run folder is not whole.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SourceError(f"{index} is not an index of sources; the run folder was changed.") from error
+    return tuple(sources)
 
 
 def load_text(folder: Path, source_id: str, sha256: str) -> str:
@@ -39,6 +62,9 @@ def load_text(folder: Path, source_id: str, sha256: str) -> str:
     Raises:
         SourceError: it is missing, or is no longer what was read.
     """
+    # An id from a run folder that somebody else made must not lead to other files.
+    if not _ID.fullmatch(source_id):
+        raise SourceError(f"{folder} names a source '{printable(source_id)[:40]}'; the run folder was changed.")
     path = folder / stored_name(source_id)
     try:
         data = path.read_bytes()
@@ -46,4 +72,18 @@ def load_text(folder: Path, source_id: str, sha256: str) -> str:
         raise SourceError(f"{path} is missing; the run folder is not whole.") from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise SourceError(f"{path} was changed since it was read: its SHA-256 is no longer {sha256[:12]}….")
-    return data.decode("utf-8", "surrogatepass")
+    return data.decode("utf-8")
+
+
+def sha256_of(text: str) -> str:
+    """SHA-256 of a text's UTF-8 bytes, in hex."""
+    digest = hashlib.sha256()
+    for piece in utf8_pieces(text):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def utf8_pieces(text: str) -> Iterator[bytes]:
+    """A text's UTF-8 bytes, a piece at a time: a long text is not held twice."""
+    for start in range(0, len(text), _PIECE):
+        yield text[start : start + _PIECE].encode("utf-8")

@@ -14,7 +14,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from agentflow.errors import SourceError
 from agentflow.research.sources import ReadLimits, Source, estimated_bytes, read_sources
-from agentflow.research.sources.extract import decode
+from agentflow.research.sources.decoding import decode
 from agentflow.research.sources.store import load_text, store_sources
 
 HTML = """<html><head><title>On Tides</title></head><body><nav>home</nav><article><h1>On Tides</h1>
