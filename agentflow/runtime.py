@@ -19,7 +19,7 @@ from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
 from agentflow.chain import CallRecord, Chain
-from agentflow.config import CODE, ModelSettings, Settings
+from agentflow.config import CODE, ModelSettings, PriceSettings, Settings
 from agentflow.energy.estimate import EnergyProfile
 from agentflow.energy.profiles import CpuProfile, profile_for
 from agentflow.errors import UnknownModel
@@ -38,7 +38,7 @@ class Runtime:
         self.settings = settings
         self.ledger: Ledger = ledger or MemoryLedger()
         self.cpu: EnergyProfile = CpuProfile()
-        self.prices = PriceBook({name: _given(m) for name, m in settings.models.items() if m.price is not None})
+        self.prices = PriceBook()
         self._rungs: dict[str, ModelRung] = {}
         self._backends: dict[str, Backend] = {}
 
@@ -136,9 +136,9 @@ class Runtime:
         Raises:
             UnpricedModel: none of these.
         """
-        given = self.prices.find(name) if facts.price is not None else None
-        if given is not None:
-            return given
+        # A price is of its own table alone: another model may be called what this table is.
+        if facts.price is not None:
+            return _given(facts.price)
         return FREE_LOCAL if facts.backend == "llamacpp" else self.prices.require(facts.model or name)
 
     async def aclose(self) -> None:
@@ -150,9 +150,7 @@ class Runtime:
                 stack.push_async_callback(backend.aclose)
 
 
-def _given(facts: ModelSettings) -> Price:
-    price = facts.price
-    assert price is not None
+def _given(price: PriceSettings) -> Price:
     return Price.per_million(
         price.input, price.output, price.cache_read, price.cache_write, source="agentflow.toml", date=""
     )
