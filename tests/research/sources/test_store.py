@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agentflow.errors import SourceError
+from agentflow.research.sources import read_sources
 from agentflow.research.sources.store import load_sources, load_text, store_sources
 from tests.research.sources.documents import read_one
 
@@ -43,3 +44,13 @@ async def test_a_run_folder_that_was_tampered_with_is_noticed(tmp_path: Path) ->
     index.unlink()
     with pytest.raises(SourceError, match="missing"):
         load_sources(tmp_path / "run")
+
+
+async def test_two_thousand_sources_are_stored_and_loaded_as_they_were(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(2_000):
+        (folder / f"{number:04}.md").write_text(f"# Document {number}\n\ncafé {number}\n")
+    reading = await read_sources([str(folder)])
+    store_sources(tmp_path / "run", reading.sources)
+    assert load_sources(tmp_path / "run") == reading.sources
