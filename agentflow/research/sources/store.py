@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from agentflow.errors import SourceError
@@ -27,14 +27,10 @@ def store_sources(folder: Path, sources: Sequence[Source]) -> None:
     (folder / "sources").mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     for source in sources:
-        with (folder / stored_name(source.id)).open("wb") as file:
-            file.writelines(utf8_pieces(source.text))
+        _write_whole(folder / stored_name(source.id), utf8_pieces(source.text))
         facts = {key: getattr(source, key) for key in _FACTS}
         lines.append(json.dumps({**facts, "characters": len(source.text), "file": stored_name(source.id)}))
-    index = folder / "sources" / INDEX
-    unfinished = index.with_suffix(".partial")
-    unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    unfinished.replace(index)
+    _write_whole(folder / "sources" / INDEX, (f"{line}\n".encode("ascii") for line in lines))
 
 
 def load_sources(folder: Path) -> tuple[Source, ...]:
@@ -73,6 +69,14 @@ def load_text(folder: Path, source_id: str, sha256: str) -> str:
     if hashlib.sha256(data).hexdigest() != sha256:
         raise SourceError(f"{path} was changed since it was read: its SHA-256 is no longer {sha256[:12]}….")
     return data.decode("utf-8")
+
+
+def _write_whole(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file that is there whole or not at all, whenever the process ends."""
+    unfinished = path.with_name(f"{path.name}.partial")
+    with unfinished.open("wb") as file:
+        file.writelines(pieces)
+    unfinished.replace(path)
 
 
 def sha256_of(text: str) -> str:

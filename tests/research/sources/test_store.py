@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agentflow.errors import SourceError
 from agentflow.research.sources import read_sources
-from agentflow.research.sources.store import load_sources, load_text, store_sources
+from agentflow.research.sources.store import _write_whole, load_sources, load_text, store_sources
 from tests.research.sources.documents import read_one
 
 
@@ -54,3 +55,15 @@ async def test_two_thousand_sources_are_stored_and_loaded_as_they_were(tmp_path:
     reading = await read_sources([str(folder)])
     store_sources(tmp_path / "run", reading.sources)
     assert load_sources(tmp_path / "run") == reading.sources
+
+
+def test_a_text_that_breaks_off_while_it_is_stored_leaves_the_one_before(tmp_path: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"half of"
+        raise KeyboardInterrupt
+
+    path = tmp_path / "s1.txt"
+    path.write_bytes(b"whole")
+    with pytest.raises(KeyboardInterrupt):
+        _write_whole(path, pieces())
+    assert path.read_bytes() == b"whole"
