@@ -12,7 +12,6 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from threading import Event
 from typing import Any
 
 from agentflow.errors import SourceError
@@ -49,11 +48,17 @@ MEDIA_TYPES = {
     ".py": "text/x-python",
 }
 DOCX = MEDIA_TYPES[".docx"]
+_PARSED = frozenset({"text/html", "application/pdf", DOCX})
 
 
 def media_type_of(name: str) -> str:
     """The media type that a file's name tells; text/plain when it tells none."""
     return MEDIA_TYPES.get(PurePosixPath(name.lower()).suffix, "text/plain")
+
+
+def is_parsed(media_type: str, data: bytes = b"") -> bool:
+    """Whether getting the text out takes a parser, and so may take long, rather than decoding alone."""
+    return media_type in _PARSED or data.startswith(b"%PDF-")
 
 
 def extract(
@@ -63,7 +68,6 @@ def extract(
     limits: ReadLimits,
     *,
     charset: str | None = None,
-    stop: Event | None = None,
 ) -> Extracted:
     """Get the text out of a document.
 
@@ -73,7 +77,6 @@ def extract(
         name: its file name or address, for a title when it has none of its own.
         limits: bounds on what may come out.
         charset: the encoding that a server declared for it.
-        stop: set when the text is no longer wanted; long documents are then given up midway.
 
     Raises:
         SourceError: empty, binary, broken, encrypted, or larger inside than the limits allow. The message has no
@@ -81,11 +84,11 @@ def extract(
     """
     if not _NOT_SPACE.search(data):
         raise SourceError("is empty (0 bytes of text)")
-    wanted = _Wanted(limits, stop or Event())
+    room = _Room(limits)
     if media_type == "application/pdf" or data.startswith(b"%PDF-"):
-        found = _pdf(data, wanted)
+        found = _pdf(data, room)
     elif media_type == DOCX:
-        found = _docx(data, wanted)
+        found = _docx(data, room)
     elif media_type == "text/html":
         found = _html(decode(data, charset or declared_in_html(data)))
     else:
@@ -98,21 +101,18 @@ def extract(
 
 
 @dataclass(slots=True)
-class _Wanted:
-    """How much text may come out of a document that holds more than its size tells, and whether it is still wanted."""
+class _Room:
+    """How much text may come out of a document that holds more than its size tells."""
 
     limits: ReadLimits
-    stop: Event
     _characters: int = 0
 
     def take(self, text: str) -> str:
         """Count a piece of text in.
 
         Raises:
-            SourceError: it is too much, or no longer wanted.
+            SourceError: it is too much.
         """
-        if self.stop.is_set():
-            raise SourceError("was not read to its end: reading was cancelled")
         self._characters += len(text)
         if self._characters > self.limits.max_extracted_chars:
             raise SourceError(f"holds more than {self.limits.max_extracted_chars:,} characters of text")
@@ -145,14 +145,15 @@ def _html(text: str) -> Extracted:
             body = trafilatura.extract(copy.deepcopy(tree), include_comments=False, include_tables=True)
         # What has no main part is taken paragraph by paragraph, or as it stands.
         body = body or trafilatura.baseline(copy.deepcopy(tree))[1] or trafilatura.html2txt(tree)
-    except SourceError:
+    except (SourceError, MemoryError):
         raise
     except Exception as error:
         raise SourceError(f"is broken HTML ({type(error).__name__})") from error
     return Extracted(encodable(one_kind_of_line_ends(body or "")), title, "text/html")
 
 
-def _pdf(data: bytes, wanted: _Wanted) -> Extracted:
+def _pdf(data: bytes, room: _Room) -> Extracted:
+    """Its pages' text, with an empty line at each page break."""
     import pypdf
 
     _quiet("pypdf")
@@ -160,11 +161,11 @@ def _pdf(data: bytes, wanted: _Wanted) -> Extracted:
         reader = pypdf.PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):
             raise SourceError("is an encrypted PDF; remove its password first")
-        if len(reader.pages) > wanted.limits.max_pdf_pages:
-            raise SourceError(f"has {len(reader.pages):,} pages; the limit is {wanted.limits.max_pdf_pages:,}")
-        text = "\n\n".join(wanted.take(page.extract_text()) for page in reader.pages)
+        if len(reader.pages) > room.limits.max_pdf_pages:
+            raise SourceError(f"has {len(reader.pages):,} pages; the limit is {room.limits.max_pdf_pages:,}")
+        text = "\n\n".join(room.take(page.extract_text()) for page in reader.pages)
         title = str((reader.metadata and reader.metadata.title) or "").strip()
-    except SourceError:
+    except (SourceError, MemoryError):
         raise
     except Exception as error:
         # On a broken file pypdf lets any kind of exception through.
@@ -176,7 +177,7 @@ def _pdf(data: bytes, wanted: _Wanted) -> Extracted:
     return Extracted(encodable(one_kind_of_line_ends(text)), title, "application/pdf")
 
 
-def _docx(data: bytes, wanted: _Wanted) -> Extracted:
+def _docx(data: bytes, room: _Room) -> Extracted:
     import docx
 
     try:
@@ -184,7 +185,7 @@ def _docx(data: bytes, wanted: _Wanted) -> Extracted:
             inside = sum(entry.file_size for entry in archive.infolist())
             markup = sum(entry.file_size for entry in archive.infolist() if entry.filename.endswith((".xml", ".rels")))
         # A tree of its markup takes about ten times its size; pictures are only held.
-        if inside > 4 * wanted.limits.max_extracted_chars or markup > min(wanted.limits.max_extracted_chars, _MOST_XML):
+        if inside > 4 * room.limits.max_extracted_chars or markup > min(room.limits.max_extracted_chars, _MOST_XML):
             raise SourceError(f"unpacks to {inside:,} bytes, which is more than we open")
         document = docx.Document(io.BytesIO(data))
         blocks: list[str] = []
@@ -192,8 +193,8 @@ def _docx(data: bytes, wanted: _Wanted) -> Extracted:
         for block in document.iter_inner_content():
             if not title and str(getattr(block.style, "name", "")).startswith(("Heading", "Title")):
                 title = str(getattr(block, "text", ""))
-            blocks.append(wanted.take(_block(block)))
-    except SourceError:
+            blocks.append(room.take(_block(block)))
+    except (SourceError, MemoryError):
         raise
     except Exception as error:
         # Its parts are looked up by name, so a broken file fails anywhere.

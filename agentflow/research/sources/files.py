@@ -1,17 +1,19 @@
-"""Files and folders: what is there, in a fixed order, and its bytes. Imports extract, source, errors."""
+"""Files and folders: what is there, in a fixed order, and its bytes. Imports extract, parsing, source, errors."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
 from agentflow.errors import SourceError
-from agentflow.research.sources.extract import extract, media_type_of
+from agentflow.research.sources.extract import extract, is_parsed, media_type_of
+from agentflow.research.sources.parsing import Parsers
 from agentflow.research.sources.source import MEGABYTE, Extracted, ReadLimits, Skipped, printable
 
 _PASSED_OVER = frozenset({"node_modules", "__pycache__", "venv", "site-packages"})
@@ -81,41 +83,46 @@ def _why_not_followed(real: str, inside: str) -> str | None:
     return None
 
 
-def read_file(path: Path, limits: ReadLimits, stop: Event | None = None) -> Extracted:
-    """Read one file and get its text out.
+def read_files(batch: Sequence[Path], limits: ReadLimits, stop: Event) -> list[Extracted | SourceError | None]:
+    """Read several files one after the other. Ends early on ``stop``.
 
-    Args:
-        path: the file.
-        limits: bounds.
-        stop: set when the text is no longer wanted.
-
-    Raises:
-        SourceError: it cannot be read; the message begins with the path.
+    Returns:
+        For each its text; why it cannot be read; or None where a parser is needed, see ``parse_file``.
     """
-    try:
-        size = path.stat().st_size
-        if size > limits.max_file_bytes:
-            raise _too_large(size, limits)
-        if not path.is_file():
-            raise SourceError("is not a regular file")
-        return extract(_content(path, size, limits), media_type_of(path.name), path.name, limits, stop=stop)
-    except SourceError as error:
-        raise SourceError(f"{printable(str(path))} {error}") from error
-    except OSError as error:
-        raise SourceError(f"{printable(str(path))} cannot be read: {error.strerror or error}") from error
-
-
-def read_files(batch: Sequence[Path], limits: ReadLimits, stop: Event) -> list[Extracted | SourceError]:
-    """Read several files one after the other; what cannot be read yields its error. Ends early on ``stop``."""
-    found: list[Extracted | SourceError] = []
+    found: list[Extracted | SourceError | None] = []
     for file in batch:
         if stop.is_set():
             break
+        media_type = media_type_of(file.name)
         try:
-            found.append(read_file(file, limits, stop))
+            with _told_of(file):
+                data = b"" if is_parsed(media_type) else _content(file, limits)
+                found.append(None if is_parsed(media_type, data) else extract(data, media_type, file.name, limits))
         except SourceError as error:
             found.append(error)
     return found
+
+
+async def parse_file(file: Path, limits: ReadLimits, parsers: Parsers) -> Extracted | SourceError:
+    """Read one file whose format takes a parser; what cannot be read yields its error."""
+    try:
+        with _told_of(file):
+            async with parsers.slot():
+                data = await asyncio.to_thread(_content, file, limits)
+                return await parsers.extract(data, media_type_of(file.name), file.name)
+    except SourceError as error:
+        return error
+
+
+@contextmanager
+def _told_of(file: Path) -> Generator[None, None, None]:
+    """Errors as SourceErrors that begin with the path."""
+    try:
+        yield
+    except SourceError as error:
+        raise SourceError(f"{printable(str(file))} {error}") from error
+    except OSError as error:
+        raise SourceError(f"{printable(str(file))} cannot be read: {error.strerror or error}") from error
 
 
 async def in_thread(work: Callable[[Event], T]) -> T:
@@ -128,8 +135,13 @@ async def in_thread(work: Callable[[Event], T]) -> T:
         raise
 
 
-def _content(path: Path, size: int, limits: ReadLimits) -> bytes:
+def _content(path: Path, limits: ReadLimits) -> bytes:
     """All of a file, bounded also where it holds more than its size tells."""
+    size = path.stat().st_size
+    if size > limits.max_file_bytes:
+        raise _too_large(size, limits)
+    if not path.is_file():
+        raise SourceError("is not a regular file")
     with path.open("rb") as file:
         data = file.read(size + 1)
         if len(data) > size:

@@ -1,4 +1,8 @@
-"""Web pages: fetched with bounds on address, size, time and redirects. Every page is treated as hostile."""
+"""Web pages: fetched with bounds on address, size, time and redirects. Every page is treated as hostile.
+
+A redirect from https to http is followed like any other: nothing secret is sent, and what was read is stored. Imports
+addresses, parsing, source, errors.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,8 @@ import aiohttp
 
 from agentflow.errors import FetchRefused, SourceError
 from agentflow.research.sources.addresses import PublicResolver, check_literal, guarded_socket
-from agentflow.research.sources.extract import DOCX, extract
-from agentflow.research.sources.files import in_thread
+from agentflow.research.sources.extract import DOCX
+from agentflow.research.sources.parsing import Parsers
 from agentflow.research.sources.source import MEGABYTE, Extracted, ReadLimits, printable
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -29,7 +33,7 @@ class Page:
     charset: str | None
 
 
-async def read_page(address: str, limits: ReadLimits, *, allow_private: bool) -> Extracted:
+async def read_page(address: str, limits: ReadLimits, parsers: Parsers, *, allow_private: bool) -> Extracted:
     """Fetch a page and get its text out.
 
     Raises:
@@ -40,9 +44,8 @@ async def read_page(address: str, limits: ReadLimits, *, allow_private: bool) ->
         async with asyncio.timeout(limits.page_timeout_s):
             page = await _fetch(address, limits, allow_private=allow_private)
         name = urlsplit(page.address).path
-        return await in_thread(
-            lambda stop: extract(page.body, page.media_type, name, limits, charset=page.charset, stop=stop)
-        )
+        async with parsers.slot():
+            return await parsers.extract(page.body, page.media_type, name, page.charset)
     except FetchRefused as error:
         raise FetchRefused(f"{_shown(address)} {error}") from error
     except SourceError as error:

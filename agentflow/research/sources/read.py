@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from agentflow.errors import SourceError
-from agentflow.research.sources.files import Walk, in_thread, read_file, read_files, walk
+from agentflow.research.sources.files import Walk, in_thread, parse_file, read_files, walk
+from agentflow.research.sources.parsing import Parsers
 from agentflow.research.sources.source import (
     MEGABYTE,
     Extracted,
@@ -59,12 +60,14 @@ async def read_sources(
         raise SourceError("No sources given. Name files, folders or http(s) addresses to read.")
     limits = limits or ReadLimits()
     shelf = _Shelf(on_read)
-    pages = await _fetch_all([o for o in origins if is_page(o)], limits, allow_private=allow_private)
-    for origin in origins:
-        if is_page(origin):
-            shelf.add(origin, pages[origin])
-        else:
-            await _read_path(origin, limits, shelf)
+    async with Parsers(limits) as parsers:
+        addresses = [origin for origin in origins if is_page(origin)]
+        pages = await _fetch_all(addresses, limits, parsers, allow_private=allow_private)
+        for origin in origins:
+            if is_page(origin):
+                shelf.add(origin, pages[origin])
+            else:
+                await _read_path(origin, limits, parsers, shelf)
     if not shelf.sources:
         reasons = "; ".join(f"{s.origin}: {s.reason}" for s in shelf.skipped[:3]) or "no files in it"
         named = printable(", ".join(origins))[:_SHOWN_CHARS]
@@ -112,22 +115,35 @@ class _Shelf:
             self.on_read(source)
 
 
-async def _read_path(origin: str, limits: ReadLimits, shelf: _Shelf) -> None:
+async def _read_path(origin: str, limits: ReadLimits, parsers: Parsers, shelf: _Shelf) -> None:
     named = await asyncio.to_thread(_named, origin, limits)
     if isinstance(named, Path):
-        shelf.add(str(named), await in_thread(lambda stop: read_file(named, limits, stop)))
+        (found,) = await _read_batch([named], limits, parsers)
+        if isinstance(found, SourceError):
+            raise found
+        shelf.add(str(named), found)
         return
     shelf.skipped += named.skipped
     # A batch per thread hop: a thread for each of 20,000 small files would cost more than reading them.
     for start in range(0, len(named.files), _BATCH):
         batch = named.files[start : start + _BATCH]
-        texts = await in_thread(partial(read_files, batch, limits))
-        for file, found in zip(batch, texts, strict=True):
+        for file, found in zip(batch, await _read_batch(batch, limits, parsers), strict=True):
             if isinstance(found, SourceError):
                 name = printable(str(file))
                 shelf.skipped.append(Skipped(name, str(found).removeprefix(f"{name} ")))
             else:
                 shelf.add(str(file), found)
+
+
+async def _read_batch(batch: Sequence[Path], limits: ReadLimits, parsers: Parsers) -> list[Extracted | SourceError]:
+    texts = await in_thread(partial(read_files, batch, limits))
+    async with asyncio.TaskGroup() as group:
+        parsing = {
+            file: group.create_task(parse_file(file, limits, parsers))
+            for file, found in zip(batch, texts, strict=True)
+            if found is None
+        }
+    return [found or parsing[file].result() for file, found in zip(batch, texts, strict=True)]
 
 
 def _named(origin: str, limits: ReadLimits) -> Path | Walk:
@@ -144,7 +160,9 @@ def _named(origin: str, limits: ReadLimits) -> Path | Walk:
     raise SourceError(f"{shown} does not exist{broken}. Check the path.")
 
 
-async def _fetch_all(addresses: Sequence[str], limits: ReadLimits, *, allow_private: bool) -> dict[str, Extracted]:
+async def _fetch_all(
+    addresses: Sequence[str], limits: ReadLimits, parsers: Parsers, *, allow_private: bool
+) -> dict[str, Extracted]:
     if not addresses:
         return {}
     # aiohttp is slow to import; a job that reads only files does without it.
@@ -155,7 +173,7 @@ async def _fetch_all(addresses: Sequence[str], limits: ReadLimits, *, allow_priv
 
     async def fetch(address: str) -> None:
         async with slots:
-            pages[address] = await read_page(address, limits, allow_private=allow_private)
+            pages[address] = await read_page(address, limits, parsers, allow_private=allow_private)
 
     try:
         async with asyncio.TaskGroup() as group:

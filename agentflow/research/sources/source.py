@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 MEGABYTE = 1_000_000
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -47,7 +49,8 @@ class ReadLimits:
     """Bounds on what is read, so that a hostile or careless source cannot take the machine down.
 
     Bytes are of the file, or of the decompressed body of a page. Characters are of text got out of a format that may
-    hold far more than its file's size tells (PDF, .docx).
+    hold far more than its file's size tells (PDF, .docx). The last two bound the process that parses one HTML, PDF or
+    .docx document: seconds of wall clock, and bytes of address space where the system can bound that (Linux).
     """
 
     max_file_bytes: int = 50 * MEGABYTE
@@ -57,6 +60,8 @@ class ReadLimits:
     max_redirects: int = 5
     max_extracted_chars: int = 100 * MEGABYTE
     max_pdf_pages: int = 5_000
+    parse_timeout_s: float = 120.0
+    max_parser_bytes: int = 2_000 * MEGABYTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,16 @@ class Extracted:
     text: str
     title: str
     media_type: str
+
+
+def kind_of(origin: str) -> Literal["page", "folder", "file"]:
+    """What an origin names; a path where nothing is counts as a file. Never raises."""
+    if is_page(origin):
+        return "page"
+    try:
+        return "folder" if Path(origin).expanduser().is_dir() else "file"
+    except (OSError, ValueError, RuntimeError):
+        return "file"
 
 
 def is_page(origin: str) -> bool:

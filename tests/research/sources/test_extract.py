@@ -5,7 +5,6 @@ import hashlib
 import io
 import zipfile
 from pathlib import Path
-from threading import Event
 
 import docx
 import pytest
@@ -139,13 +138,6 @@ async def test_text_that_is_not_utf_8_is_read_by_its_own_encoding(tmp_path: Path
 async def test_a_pdf_locked_only_against_changes_is_read(tmp_path: Path) -> None:
     (tmp_path / "open.pdf").write_bytes(encrypted(""))
     assert "secret words" in (await read_one(tmp_path / "open.pdf")).text
-
-
-def test_a_long_document_is_given_up_when_it_is_no_longer_wanted() -> None:
-    stop = Event()
-    stop.set()
-    with pytest.raises(SourceError, match="cancelled"):
-        extract(PAPER, "application/pdf", "x.pdf", ReadLimits(), stop=stop)
 
 
 def test_a_pdf_with_too_many_pages_or_too_much_text_is_refused() -> None:
