@@ -10,6 +10,7 @@
     ├── BudgetExceeded             a limit leaves no room for the next call
     └── RunError                   the run failed although the request was sound
         ├── CallFailed             every rung of a cascade was tried, none gave a valid reply
+        ├── LedgerError            the ledger could not record: nothing may be spent without it
         └── BackendError           a model server failed
             ├── BackendUnavailable nothing was generated: safe to try again, nothing to pay
             ├── BackendTimeout     no full reply in time; what it cost is not known
@@ -38,6 +39,7 @@ __all__ = [
     "ConnectionDropped",
     "ContextOverflow",
     "FetchRefused",
+    "LedgerError",
     "Refusal",
     "RequestRejected",
     "RunError",
@@ -78,7 +80,11 @@ class UnpricedModel(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a hold was refused, in the currency's own unit (tokens, dollars, joules, seconds, calls)."""
+    """Why a hold was refused: amounts as text, in the currency's own unit (tokens, dollars, joules ...).
+
+    ``left`` is the same as a number, in the unit the meter counts in (tokens, nano-dollars, microjoules, micrograms,
+    calls, seconds): the most that would have been granted. ``closed`` says why the node grants nothing at all.
+    """
 
     currency: str
     node: str
@@ -86,6 +92,8 @@ class Refusal:
     spent: str
     held: str
     asked: str
+    left: float = 0.0
+    closed: str = ""
 
 
 class BudgetExceeded(AgentflowError):
@@ -96,11 +104,15 @@ class BudgetExceeded(AgentflowError):
 
     def __init__(self, refusal: Refusal) -> None:
         self.refusal = refusal
-        super().__init__(
-            f"Budget exceeded: {refusal.node} has spent {refusal.spent} of {refusal.limit} "
-            f"(and holds {refusal.held}); the next call needs up to {refusal.asked}. "
-            f"Raise the limit on {refusal.currency}, or allow cheaper rungs."
-        )
+        if refusal.closed:
+            text = f"Budget closed: {refusal.node} {refusal.closed}. Give it new limits to go on."
+        else:
+            text = (
+                f"Budget exceeded: {refusal.node} has spent {refusal.spent} of {refusal.limit} "
+                f"(and holds {refusal.held}); the next call needs up to {refusal.asked}. "
+                f"Raise the limit on {refusal.currency}, or allow cheaper rungs."
+            )
+        super().__init__(text)
 
 
 class RunError(AgentflowError):
@@ -109,6 +121,10 @@ class RunError(AgentflowError):
 
 class CallFailed(RunError):
     """Every rung that the budget allowed was tried, and none gave a valid reply."""
+
+
+class LedgerError(RunError):
+    """The ledger could not read or record. What it does not record may not be spent, so nothing was sent."""
 
 
 class BackendError(RunError):

@@ -98,6 +98,7 @@ class TokenUsage:
 
     ``input`` includes ``cached_input`` and ``cache_write``; ``output`` includes ``reasoning`` (the OpenAI
     convention: backends of providers that count them apart normalise to it). ``source`` says who counted.
+    ``images`` and ``audio_ms`` are units beside the tokens: pictures, and milliseconds of sound, in and out.
     """
 
     input: int = 0
@@ -106,6 +107,8 @@ class TokenUsage:
     cache_write: int = 0
     reasoning: int = 0
     source: UsageSource = "estimate"
+    images: int = 0
+    audio_ms: int = 0
 
     @property
     def total(self) -> int:

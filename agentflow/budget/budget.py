@@ -1,17 +1,20 @@
-"""Budget: limits per currency, as a value. Imports money, errors. Next: ``meter`` enforces it."""
+"""Budget: limits per currency, as a value. Imports money, currency, errors. Next: ``meter`` enforces it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
-from typing import Literal
+from typing import Literal, get_args
 
+from agentflow.budget.currency import LARGEST, MICRO, Currency
 from agentflow.budget.money import NANO
 from agentflow.errors import UsageError
 
-Currency = Literal["tokens", "usd", "joules", "seconds"]
-MICRO = 1_000_000
+OnExceed = Literal["stop", "degrade", "ask"]
+Period = Literal["hour", "day", "week", "month"]
+_LIMITS: tuple[Currency, ...] = ("usd", "joules", "tokens", "grams_co2e", "calls", "seconds")
+_WHOLE: tuple[Currency, ...] = ("tokens", "calls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,14 @@ class Budget:
         joules: joules, counted at the mean of each call's interval; a hold reserves the upper end.
         tokens: input and output tokens together.
         seconds: wall clock from the moment the node opens.
+        grams_co2e: grams of CO2 equivalent, counted and held as joules are.
+        calls: attempts, those of code rungs and repairs included.
+        on_exceed: what a call does that does not fit. ``stop``: it ends there, with the best valid reply it has or
+            with BudgetExceeded. ``degrade``: rungs that still fit are tried in its place. ``ask``: it waits until a
+            person raises the limit or declines (``Meter.questions``).
+        warn_at: share (0 to 1] of a limit at which a warning is given, once.
+        landing: share [0 to 1) of every counted limit that is kept back for a last call (``chain.call(last=True)``).
+        per: the limits are for each hour, day, week (ISO) or month of UTC, instead of for the node's whole life.
 
     Raises:
         UsageError: a limit is zero, negative, not a number or endless.
@@ -36,13 +47,29 @@ class Budget:
     joules: float | None = None
     tokens: int | None = None
     seconds: float | None = None
+    grams_co2e: float | None = None
+    calls: int | None = None
+    on_exceed: OnExceed = "stop"
+    warn_at: float = 0.8
+    landing: float = 0.0
+    per: Period | None = None
 
     def __post_init__(self) -> None:
         """Check every limit that is given."""
-        for currency in ("usd", "joules", "tokens", "seconds"):
+        for currency in _LIMITS:
             value = getattr(self, currency)
             if value is not None:
                 object.__setattr__(self, currency, _checked(currency, value))
+        if self.on_exceed not in get_args(OnExceed):
+            raise UsageError(f"on_exceed is '{self.on_exceed}'. It can be {', '.join(get_args(OnExceed))}.")
+        if self.per is not None and self.per not in get_args(Period):
+            raise UsageError(f"A budget per '{self.per}' is not known. It can be per {', '.join(get_args(Period))}.")
+        if not 0.0 < self.warn_at <= 1.0:
+            raise UsageError(f"warn_at is a share above 0 and at most 1, got {self.warn_at}.")
+        if not 0.0 <= self.landing < 1.0:
+            raise UsageError(f"landing is a share from 0 to below 1, got {self.landing}.")
+        if self.per is not None and self.seconds is not None:
+            raise UsageError("Seconds are wall clock, which passes by itself: they cannot be limited per period.")
 
     @property
     def nano_usd(self) -> int | None:
@@ -54,19 +81,23 @@ class Budget:
         """The limit on joules in whole microjoules, rounded down."""
         return None if self.joules is None else int(Decimal(str(self.joules)) * MICRO)
 
-    def share(self, part: float) -> Budget:
-        """The limits of a child that may use at most ``part`` (0 to 1] of each of these."""
-        if not 0.0 < part <= 1.0:
-            raise UsageError(f"A budget share must be above 0 and at most 1, got {part}.")
-        return Budget(
-            usd=None if self.usd is None else Decimal(str(self.usd)) * Decimal(str(part)),
-            joules=None if self.joules is None else self.joules * part,
-            tokens=None if self.tokens is None else max(1, int(self.tokens * part)),
-            seconds=None if self.seconds is None else self.seconds * part,
-        )
+    @property
+    def micrograms(self) -> int | None:
+        """The limit on grams of CO2 equivalent in whole micrograms, rounded down."""
+        return None if self.grams_co2e is None else int(Decimal(str(self.grams_co2e)) * MICRO)
+
+    @property
+    def limits(self) -> tuple[int | None, ...]:
+        """The counted limits in the order of ``currency.COUNTED``."""
+        return (self.tokens, self.nano_usd, self.microjoules, self.micrograms, self.calls)
+
+    def with_limits(self, raised: Budget) -> Budget:
+        """This budget with every limit that ``raised`` gives in place of its own."""
+        given = {c: getattr(raised, c) for c in _LIMITS if getattr(raised, c) is not None}
+        return replace(self, **given)
 
 
-def _checked(currency: str, value: object) -> Decimal | float | int:
+def _checked(currency: Currency, value: object) -> Decimal | float | int:
     try:
         number = Decimal(str(value))
     except InvalidOperation:
@@ -75,10 +106,12 @@ def _checked(currency: str, value: object) -> Decimal | float | int:
         raise UsageError(
             f"A budget of {value} {currency} leaves nothing to spend. Give a number above 0, or leave it out."
         )
+    if number * (NANO if currency == "usd" else 1) > LARGEST * 1024:
+        raise UsageError(f"A budget of {value} {currency} is more than can be counted. Leave it out for no limit.")
     if currency == "usd":
         return number
-    if currency == "tokens":
+    if currency in _WHOLE:
         if number != number.to_integral_value():
-            raise UsageError(f"A budget of {value} tokens is not a whole number.")
+            raise UsageError(f"A budget of {value} {currency} is not a whole number.")
         return int(number)
     return float(number)

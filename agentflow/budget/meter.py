@@ -1,61 +1,75 @@
-"""Meter: the budget tree job -> chain -> agent, which holds before a call and settles after it.
+"""Meter: the budget tree tenant -> job -> chain -> agent, which holds before a call and settles after it.
 
-A hold checks every ancestor and reserves at all of them, or at none: it is one synchronous step under the
-tree's lock, so neither tasks nor threads can slip between the check and the reservation. In memory;
-what must outlive the process is in ``ledger``. May import spend, budget, errors.
+A hold checks every account of the node and its ancestors and reserves at all of them, or at none: it is one
+synchronous step under the tree's lock, so neither tasks nor threads can slip between the check and the reservation.
+In memory; what must outlive the process is in ``ledger``. Next: ``line``, ``account``, ``pacer``.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self, TypeVar
+from datetime import datetime
 
-from agentflow.budget.budget import MICRO, Budget, Currency
-from agentflow.budget.money import decimal_text, format_usd
+from agentflow.budget.account import Account, Limits, fits_in
+from agentflow.budget.budget import Budget, OnExceed
+from agentflow.budget.currency import COUNTED, NOTHING, Amounts
+from agentflow.budget.events import Ask, BudgetEvent, EventKind, Listener, Question
+from agentflow.budget.hold import Hold
+from agentflow.budget.line import Grant, Line, Step, as_amounts, closing, dearer, exceeded, refusal
+from agentflow.budget.pacer import Pacer
+from agentflow.budget.room import Room
 from agentflow.budget.spend import Quote, Spend
-from agentflow.energy.interval import format_joules
-from agentflow.errors import BudgetExceeded, Refusal
+from agentflow.budget.tally import Tally
+from agentflow.budget.windows import Calendar, Window, utc_now
+from agentflow.errors import BudgetExceeded, Refusal, UsageError
 
 Clock = Callable[[], float]
-N = TypeVar("N", int, float)
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What is left for the next hold, the least over a node and its ancestors. None is unlimited."""
-
-    tokens: int | None
-    nano_usd: int | None
-    microjoules: int | None
-    seconds: float | None
-
-    def fits(self, quote: Quote) -> bool:
-        """Whether a hold of ``quote`` would be granted now."""
-        return (
-            (self.tokens is None or quote.tokens <= self.tokens)
-            and (self.nano_usd is None or quote.nano_usd <= self.nano_usd)
-            and (self.microjoules is None or quote.microjoules <= self.microjoules)
-            and (self.seconds is None or quote.seconds <= self.seconds)
-        )
 
 
 @dataclass(frozen=True, slots=True)
 class MeterStatistics:
-    """A snapshot of one node: what it spent, what it holds, and how its holds ended."""
+    """A snapshot of one node: what it may spend, spent, holds and has set aside, and how its holds ended."""
 
     path: str
-    budget: Budget
+    limits: Limits
     spent: Spend
-    held_tokens: int
-    held_nano_usd: int
-    held_microjoules: int
+    held: Amounts
+    granted: Amounts
     open_holds: int
     refused: int
     overruns: int
+    closed: str
+
+
+class _Tree:
+    """What all nodes of one tree share."""
+
+    def __init__(self, clock: Clock, calendar: Calendar) -> None:
+        self.lock = threading.RLock()
+        self.clock = clock
+        self.calendar = calendar
+        # Changes whenever a line of accounts may have changed, so that nodes can keep theirs until then.
+        self.epoch = 0
+        self.windows: list[Window] = []
+        self.period_ends: datetime | None = None
+        self._latest = -math.inf
+
+    def now(self) -> float:
+        """The clock, which never runs backwards even if what it reads does."""
+        self._latest = max(self._latest, self.clock())
+        return self._latest
+
+    def turn_periods(self) -> None:
+        """Open accounts for the periods that have begun. A period that is over never comes back."""
+        if self.windows and (self.period_ends is None or self.calendar() >= self.period_ends):
+            now = self.calendar()
+            self.period_ends = min(window.turn(now) for window in self.windows)
+            self.epoch += 1
 
 
 class Meter:
@@ -63,8 +77,11 @@ class Meter:
 
     Args:
         name: what the node is called in reports; its path is ``parent/name``.
-        budget: its own limits; the limits of its ancestors hold as well.
+        budget: its own limits, one Budget or several (a day's beside a month's); those of its ancestors hold as well.
+        kind: tenant, job, chain or agent, for reports.
+        parent: the node above. Use ``child`` instead.
         clock: a monotonic clock in seconds, for tests.
+        calendar: the time of day in UTC, for tests of budgets per period.
 
     Example:
         >>> job = Meter("job", Budget(tokens=1_000))
@@ -77,93 +94,306 @@ class Meter:
     def __init__(
         self,
         name: str,
-        budget: Budget | None = None,
+        budget: Budget | Sequence[Budget] | None = None,
         *,
+        kind: str = "chain",
         parent: Meter | None = None,
         clock: Clock = time.monotonic,
+        calendar: Calendar = utc_now,
     ) -> None:
+        budgets = (budget,) if isinstance(budget, Budget) else tuple(budget or ())
+        if len({one.per for one in budgets}) < len(budgets):
+            raise UsageError(f"'{name}' has two budgets for the same period. Give one for each.")
         self.name = name
-        self.budget = budget or Budget()
+        self.kind = kind
         self.parent = parent
         self.path: str = name if parent is None else f"{parent.path}/{name}"
+        self.budget = next((one for one in budgets if one.per is None), Budget())
         self.children: list[Meter] = []
-        self._lock: threading.RLock = threading.RLock() if parent is None else parent._lock
-        self._clock: Clock = clock if parent is None else parent._clock
-        self._opened = self._clock()
+        self.ask: Ask | None = None
+        self._tree: _Tree = _Tree(clock, calendar) if parent is None else parent._tree
+        self._account = Account(
+            self.path, self.budget.limits, landing=self.budget.landing, warn_at=self.budget.warn_at
+        )
+        self._windows = [Window(one, self.path) for one in budgets if one.per is not None]
+        self._grant = Grant()
+        self._pacer: Pacer | None = None
+        self._opened = self._tree.now()
+        self._carried = 0.0
         self._closed: float | None = None
-        self._spent = Spend()
-        self._spent_microjoules = 0
-        self._held_tokens = self._held_nano_usd = self._held_microjoules = 0
-        self._holds = self._refused = self._overruns = 0
+        self._tally = Tally()
+        self._holds = self._refused = 0
+        self._listeners: list[Listener] = []
+        self._questions: list[Question] = []
+        self._kept: tuple[int, Line, tuple[Meter, ...]] | None = None
+        if self._windows:
+            with self._tree.lock:
+                self._tree.windows.extend(self._windows)
+                self._tree.period_ends = None
+                self._tree.turn_periods()
 
-    def child(self, name: str, budget: Budget | None = None, *, share: float | None = None) -> Meter:
+    def child(
+        self,
+        name: str,
+        budget: Budget | None = None,
+        *,
+        share: float | None = None,
+        seconds: float | None = None,
+        final: bool = False,
+        kind: str = "chain",
+    ) -> Meter:
         """Open a node below this one.
 
         Args:
             name: its name; the path must not repeat among open siblings, or reports become ambiguous.
-            budget: limits of its own.
-            share: when no ``budget`` is given, the part (0 to 1] of this node's limits that it may use.
+            budget: limits of its own. The room under them is not set aside: whoever comes first may spend it.
+            share: in place of ``budget``, the part (0 to 1] of what is left here that is set aside for it alone. What
+                it does not spend flows back when it closes.
+            seconds: with ``share``, the wall clock it may take.
+            final: with ``share``, count what budgets keep for a landing as left.
+            kind: tenant, job, chain or agent, for reports.
+
+        Raises:
+            UsageError: both ``budget`` and ``share`` are given, or the share is not one.
         """
-        if budget is None and share is not None:
-            budget = self.budget.share(share)
-        node = Meter(name, budget, parent=self)
-        with self._lock:
+        if share is None:
+            node = Meter(name, budget, kind=kind, parent=self)
+        elif budget is not None or not 0.0 < share <= 1.0:
+            raise UsageError(f"'{name}' asks for a share of {share}: give a part above 0 and at most 1, or a budget.")
+        else:
+            rules = Budget(seconds=seconds, on_exceed=self.budget.on_exceed, warn_at=self.budget.warn_at)
+            node = Meter(name, rules, kind=kind, parent=self)
+            self._set_aside(node, share, final=final)
+        with self._tree.lock:
             self.children.append(node)
         return node
 
-    def hold(self, quote: Quote) -> Hold:
+    def hold(self, quote: Quote, *, final: bool = False) -> Hold:
         """Reserve ``quote`` at this node and every ancestor, or nowhere.
+
+        Args:
+            quote: the most that the call can use.
+            final: a last call, which may use what budgets keep for a landing.
 
         Returns:
             A hold, which must be settled or released; leaving it as a context manager releases it if it is
             still open.
 
         Raises:
-            BudgetExceeded: a node lacks room. Nothing is reserved.
+            BudgetExceeded: a node lacks room, or was closed by an overrun. Nothing is reserved.
+            UsageError: the node has ended.
         """
-        with self._lock:
-            for node in self._lineage():
-                refusal = node._refusal(quote)
-                if refusal is not None:
-                    node._refused += 1
-                    raise BudgetExceeded(refusal)
-            for node in self._lineage():
-                node._reserve(quote, 1)
-        return Hold(self, quote)
+        asked = quote.amounts
+        with self._tree.lock:
+            if self._closed is not None:
+                raise UsageError(f"'{self.path}' has ended; open a new node for another call.")
+            line, timed = self._line()
+            late = self._late(timed, quote.seconds) if timed else None
+            if late is not None or not line.admits(asked, final=final):
+                self._refused += 1
+                raise BudgetExceeded(late or line.refusal(asked, final=final) or _impossible(self.path))
+            line.reserve(asked)
+            self._holds += 1
+        return Hold(self, quote, line)
 
-    def room(self) -> Room:
-        """What is left for the next hold, the least over this node and its ancestors."""
-        with self._lock:
-            rooms = [node._own_room() for node in self._lineage()]
-        return Room(
-            _least(room.tokens for room in rooms),
-            _least(room.nano_usd for room in rooms),
-            _least(room.microjoules for room in rooms),
-            _least(room.seconds for room in rooms),
-        )
+    def room(self, *, final: bool = False) -> Room:
+        """What is left for the next hold, the least over this node and its ancestors.
+
+        Args:
+            final: for a last call, which may use what budgets keep for a landing.
+        """
+        with self._tree.lock:
+            line, timed = self._line()
+            seconds = min(((node.budget.seconds or 0.0) - node.elapsed for node in timed), default=math.inf)
+            return Room.of(line.left(final=final), seconds)
+
+    def end(self, hold: Hold, spend: Spend | None) -> None:
+        """End a hold: ``Hold.settle`` and ``Hold.release`` do it. A second time changes nothing."""
+        asked = hold.quote.amounts
+        with self._tree.lock:
+            if not hold.open:
+                return
+            hold.open = False
+            self._holds -= 1
+            if spend is None:
+                hold.line.settle(asked, NOTHING)
+                return
+            used = spend.amounts
+            hold.line.settle(asked, used)
+            over: list[int] = []
+            if not fits_in(used, asked):
+                over = [place for place in range(len(COUNTED)) if used[place] > asked[place]]
+                spend = spend.overrun()
+                self._count_overrun(hold, used)
+            self._tally.add(spend)
+            rang = [(a, currency) for a in hold.line.accounts if a.alarms for currency in a.rang()]
+        if over or rang:
+            self._tell_of(hold, used, over, rang)
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """The accounts of this node and its ancestors, nearest first."""
+        with self._tree.lock:
+            return self._line()[0].accounts
+
+    @property
+    def recorded_limits(self) -> tuple[tuple[str, Limits], ...]:
+        """The same accounts as ledgers know them: their ids and limits.
+
+        A share has no limits there: it divides a budget inside one process, and is divided anew when a job resumes.
+        """
+        with self._tree.lock:
+            return tuple(
+                (account.id, budget.limits)
+                for node in self._lineage()
+                for account, budget in (
+                    (node._account, node.budget),
+                    *((window.account, window.budget) for window in node._windows),
+                )
+            )
+
+    @property
+    def clocks(self) -> tuple[tuple[str, float], ...]:
+        """Seconds elapsed at the nodes of the lineage whose seconds are limited, by the id of their account."""
+        with self._tree.lock:
+            return tuple((node.path, node.elapsed) for node in self._line()[1])
+
+    @property
+    def limits(self) -> Limits:
+        """The node's own limits of the counted currencies, for its whole life."""
+        return self._account.limits
 
     @property
     def spent(self) -> Spend:
         """What this node and all below it have spent; ``seconds`` is this node's own elapsed wall clock."""
-        with self._lock:
-            return self._spent.lasting(self.elapsed)
+        total = Tally()
+        with self._tree.lock:
+            for node in self.walk():
+                total.add(node._tally.total())
+            return total.total().lasting(self.elapsed)
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the node opened, until it was closed."""
-        return (self._clock() if self._closed is None else self._closed) - self._opened
+        """Seconds since the node opened, until it was closed; those of an earlier process included."""
+        return self._carried + (self._tree.now() if self._closed is None else self._closed) - self._opened
 
     def close(self) -> None:
-        """Stop the node's clock. Closing twice changes nothing."""
-        if self._closed is None:
-            self._closed = self._clock()
+        """End the node: its clock stops, it grants no more, and what was set aside for it flows back."""
+        with self._tree.lock:
+            if self._closed is not None:
+                return
+            self._closed = self._tree.now()
+            if self._grant.places and self.parent is not None:
+                room = self._account.room
+                unspent = (max(int(room[p]), 0) if p in self._grant.places else 0 for p in range(len(COUNTED)))
+                self._grant.places = frozenset()
+                self.parent._line()[0].grant(as_amounts(-amount for amount in unspent))
+                self._tree.epoch += 1
+
+    def set_limits(self, budget: Budget) -> None:
+        """Give the node other limits, for its whole life or for the period that ``budget`` is for.
+
+        What is spent and held stays. A closing by an overrun is lifted, and open questions about it are answered.
+
+        Raises:
+            UsageError: the node has no budget for that period.
+        """
+        with self._tree.lock:
+            window = next((window for window in self._windows if window.budget.per == budget.per), None)
+            if budget.per is not None and window is None:
+                raise UsageError(f"'{self.path}' has no budget per {budget.per} that could be changed.")
+            account = self._account if window is None else window.account
+            if window is None:
+                self.budget = budget
+            else:
+                window.budget = budget
+            account.landing, account.warn_at = budget.landing, budget.warn_at
+            account.set_limits(budget.limits)
+            self._tree.epoch += 1
+            questions, self._questions = self._questions, []
+        self.tell("raised", f"'{account.id}' has new limits")
+        for question in questions:
+            question.resolve(raised=True)
+
+    def carry(self, amounts: Amounts, seconds: float = 0.0) -> None:
+        """Count what an earlier process spent under this node, so that its limits go on from there.
+
+        Args:
+            amounts: in the order of ``currency.COUNTED``, as the ledger's account has it.
+            seconds: the node's wall clock until then.
+        """
+        with self._tree.lock:
+            self._account.settle(NOTHING, amounts)
+            self._account.rang()
+            self._carried += seconds
+
+    def expect(self, work: float) -> None:
+        """Say how much work lies ahead, in any unit, so that spending is paced. ``did`` counts it off."""
+        self._pacer = Pacer(work)
+
+    def did(self, units: float = 1.0) -> None:
+        """Count work as done, here; nothing when none was expected."""
+        if self._pacer is not None:
+            with self._tree.lock:
+                self._pacer.did(units, as_amounts(self._account.spent))
+
+    def dearness(self, quote: Quote) -> float:
+        """``quote`` at the shadow prices of this node and its ancestors: 0 while their budgets last."""
+        with self._tree.lock:
+            return sum(
+                node._pacer.dearness(quote.amounts, node._account.unspent)
+                for node in self._lineage()
+                if node._pacer is not None
+            )
+
+    def listen(self, listener: Listener) -> None:
+        """Tell ``listener`` of every event of this node and those below it."""
+        self._listeners.append(listener)
+
+    def tell(self, kind: EventKind, message: str, currency: str = "", question: Question | None = None) -> None:
+        """Tell everyone who listens here or above."""
+        event = BudgetEvent(kind, self.path, message, currency, question)
+        for node in self._lineage():
+            for listener in tuple(node._listeners):
+                listener(event)
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """Questions about this node that nobody has answered yet."""
+        return tuple(question for question in self._questions if not question.answered)
+
+    def on_exceed(self, refused: BudgetExceeded) -> OnExceed:
+        """What the budget that refused a hold wants done about it."""
+        found = self._refuser(refused)
+        return "stop" if found is None else found[1].on_exceed
+
+    async def appeal(self, refused: BudgetExceeded) -> bool:
+        """Ask whether the limit that refused a hold may be raised, and wait for the answer.
+
+        Asked is the nearest ``ask`` callback from the node that refused upwards; without one, whoever listens gets the
+        question as an event. Calls refused at the same node wait for the same answer.
+
+        Returns:
+            Whether the limit was raised. False at once when that budget is not ``on_exceed="ask"`` or nobody could
+            answer, and False when the wall clock runs out meanwhile.
+        """
+        found = self._refuser(refused)
+        seconds = self.room().seconds
+        if found is None or found[1].on_exceed != "ask" or seconds == 0.0:
+            return False
+        try:
+            async with asyncio.timeout(seconds):
+                return await found[0]._put_question(refused.refusal, found[1])
+        except TimeoutError:
+            return False
 
     def statistics(self) -> MeterStatistics:
         """A snapshot of this node."""
-        with self._lock:
+        with self._tree.lock:
+            account = self._account
             return MeterStatistics(
-                self.path, self.budget, self.spent, self._held_tokens, self._held_nano_usd,
-                self._held_microjoules, self._holds, self._refused, self._overruns,
+                self.path, account.limits, self.spent, as_amounts(account.held), account.granted,
+                sum(node._holds for node in self.walk()), self._refused, account.overruns, account.closed,
             )  # fmt: skip
 
     def walk(self) -> Iterator[Meter]:
@@ -172,129 +402,101 @@ class Meter:
         for child in tuple(self.children):
             yield from child.walk()
 
+    def _set_aside(self, node: Meter, share: float, *, final: bool) -> None:
+        with self._tree.lock:
+            line = self._line()[0]
+            left = line.left(final=final)
+            places = frozenset(place for place, limit in enumerate(self._account.limits) if limit is not None)
+            amounts = as_amounts(
+                max(int(left[place] * share), 0) if place in places else 0 for place in range(len(COUNTED))
+            )
+            line.grant(amounts)
+            tokens, usd, joules, grams, calls = (a if p in places else None for p, a in enumerate(amounts))
+            node._account.set_limits((tokens, usd, joules, grams, calls))
+            node._grant.places = places
+
+    async def _put_question(self, refusal: Refusal, budget: Budget) -> bool:
+        """Put the question to whoever can answer, or join those who wait for the answer already."""
+        question = next((q for q in self.questions if q.refusal.currency == refusal.currency), None)
+        if question is not None:
+            return await question.wait()
+        callback = next((node.ask for node in self._lineage() if node.ask is not None), None)
+        if callback is None and not any(node._listeners for node in self._lineage()):
+            return False
+        question = Question(refusal, budget, self.set_limits)
+        self._questions.append(question)
+        try:
+            self.tell("asked", f"'{self.path}' asks for more {refusal.currency}", refusal.currency, question)
+            if callback is not None and not question.answered:
+                raised = await callback(question)
+                if raised is not None:
+                    question.answer(raised)
+                else:
+                    question.decline()
+            return await question.wait()
+        finally:
+            if callback is not None:
+                question.decline()
+
+    def _count_overrun(self, hold: Hold, used: Amounts) -> None:
+        """Count a reply that was dearer than its hold; where the hold was a bound on a limited currency, close."""
+        for account in hold.line.accounts:
+            account.overruns += 1
+        places = exceeded(hold.line.accounts, hold.quote.amounts, used)
+        if hold.quote.bound and places:
+            self._account.closed = closing(hold.quote.amounts, used, places)
+
+    def _tell_of(self, hold: Hold, used: Amounts, over: Sequence[int], rang: Sequence[tuple[Account, str]]) -> None:
+        for account, currency in rang:
+            node = next(node for node in self._lineage() if account in node._own_accounts())
+            node.tell("warning", f"'{account.id}' has spent {account.warn_at:.0%} of its {currency}", currency)
+        if over:
+            currency, what = COUNTED[over[0]], dearer(hold.quote.amounts, used, over)
+            self.tell("overrun", f"'{self.path}': a reply cost more than was held: {what}", currency)
+            if self._account.closed:
+                self.tell("closed", f"'{self.path}' {self._account.closed}", currency)
+
+    def _own_accounts(self) -> tuple[Account, ...]:
+        return (self._account, *(window.account for window in self._windows))
+
     def _lineage(self) -> Iterator[Meter]:
         node: Meter | None = self
         while node is not None:
             yield node
             node = node.parent
 
-    def _own_room(self) -> Room:
-        tokens, nano_usd, micro = self.budget.tokens, self.budget.nano_usd, self.budget.microjoules
-        return Room(
-            None if tokens is None else max(0, tokens - self._spent.tokens - self._held_tokens),
-            None if nano_usd is None else max(0, nano_usd - self._spent.nano_usd - self._held_nano_usd),
-            None if micro is None else max(0, micro - self._spent_microjoules - self._held_microjoules),
-            None if self.budget.seconds is None else max(0.0, self.budget.seconds - self.elapsed),
-        )
-
-    def _refusal(self, quote: Quote) -> Refusal | None:
-        room = self._own_room()
-        # With its seconds gone a node grants nothing, not even a hold that asks for no time.
-        late = room.seconds is not None and (quote.seconds > room.seconds or room.seconds <= 0.0)
-        if late:
-            return self._refuse("seconds", self.elapsed, 0.0, quote.seconds)
-        if room.tokens is not None and quote.tokens > room.tokens:
-            return self._refuse("tokens", self._spent.tokens, self._held_tokens, quote.tokens)
-        if room.nano_usd is not None and quote.nano_usd > room.nano_usd:
-            return self._refuse("usd", self._spent.nano_usd, self._held_nano_usd, quote.nano_usd)
-        if room.microjoules is not None and quote.microjoules > room.microjoules:
-            return self._refuse("joules", self._spent_microjoules, self._held_microjoules, quote.microjoules)
+    def _refuser(self, refused: BudgetExceeded) -> tuple[Meter, Budget] | None:
+        """The node that refused a hold, and which of its budgets."""
+        name = refused.refusal.node.strip("'")
+        for node in self._lineage():
+            if node.path == name:
+                return node, node.budget
+            for window in node._windows:
+                if window.account.id == name:
+                    return node, window.budget
         return None
 
-    def _refuse(self, currency: Currency, spent: float, held: float, asked: float) -> Refusal:
-        limits = {
-            "tokens": self.budget.tokens,
-            "usd": self.budget.nano_usd,
-            "joules": self.budget.microjoules,
-            "seconds": self.budget.seconds,
-        }
-        amounts = (limits[currency] or 0, spent, held, asked)
-        limit, spent_text, held_text, asked_text = (format_amount(currency, amount) for amount in amounts)
-        return Refusal(currency, f"'{self.path}'", limit, spent_text, held_text, asked_text)
+    def _line(self) -> tuple[Line, tuple[Meter, ...]]:
+        """The accounts up to the root, and the nodes on the way whose seconds are limited; kept until they change."""
+        tree = self._tree
+        if tree.windows:
+            tree.turn_periods()
+        if self._kept is None or self._kept[0] != tree.epoch:
+            nodes = tuple(self._lineage())
+            steps = [Step(node._own_accounts(), node._grant) for node in nodes]
+            timed = tuple(node for node in nodes if node.budget.seconds is not None)
+            self._kept = (tree.epoch, Line(steps), timed)
+        return self._kept[1], self._kept[2]
 
-    def _reserve(self, quote: Quote, sign: int) -> None:
-        self._held_tokens += sign * quote.tokens
-        self._held_nano_usd += sign * quote.nano_usd
-        self._held_microjoules += sign * quote.microjoules
-        self._holds += sign
-
-    def _charge(self, quote: Quote, spend: Spend) -> None:
-        self._spent += spend
-        self._spent_microjoules += spend.microjoules
-        over = (
-            spend.tokens > quote.tokens
-            or spend.nano_usd > quote.nano_usd
-            or spend.microjoules > quote.microjoules
-        )  # fmt: skip
-        self._overruns += over
+    def _late(self, timed: Sequence[Meter], seconds: float) -> Refusal | None:
+        for node in timed:
+            limit = node.budget.seconds or 0.0
+            left = limit - node.elapsed
+            # With its seconds gone a node grants nothing, not even a hold that asks for no time.
+            if seconds > left or left <= 0.0:
+                return refusal(node.path, "seconds", limit, node.elapsed, 0.0, seconds, max(left, 0.0))
+        return None
 
 
-class Hold:
-    """A reservation at a node and all its ancestors, until it is settled or released.
-
-    Ending it a second time changes nothing, so a ``finally`` may always release.
-    """
-
-    __slots__ = ("_node", "_open", "quote")
-
-    def __init__(self, node: Meter, quote: Quote) -> None:
-        self._node = node
-        self._open = True
-        self.quote = quote
-
-    def settle(self, spend: Spend) -> None:
-        """Replace the reservation by what was really used, in full, even when that is more than was held."""
-        self._end(spend)
-
-    def release(self) -> None:
-        """Give the reservation back: nothing was used."""
-        self._end(None)
-
-    def _end(self, spend: Spend | None) -> None:
-        with self._node._lock:
-            if not self._open:
-                return
-            self._open = False
-            for node in self._node._lineage():
-                node._reserve(self.quote, -1)
-                if spend is not None:
-                    node._charge(self.quote, spend)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
-
-
-def format_amount(currency: Currency, amount: float) -> str:
-    """An amount as the meter counts it (nano-dollars, microjoules, tokens, seconds), for people."""
-    match currency:
-        case "usd":
-            return format_usd(int(amount))
-        case "joules":
-            return format_joules(amount / MICRO)
-        case "tokens":
-            return f"{int(amount):,} tokens"
-        case "seconds":
-            return f"{amount:.3g} s"
-
-
-def amount_text(currency: Currency, amount: float) -> str:
-    """The same amount as a plain number in the currency's own unit, for machines."""
-    match currency:
-        case "usd":
-            return decimal_text(int(amount))
-        case "joules":
-            return f"{amount / MICRO:.6g}"
-        case "tokens":
-            return str(int(amount))
-        case "seconds":
-            return f"{amount:.3f}"
-
-
-def _least(amounts: Iterable[N | None]) -> N | None:
-    known = [amount for amount in amounts if amount is not None]
-    return min(known, default=None)
+def _impossible(path: str) -> Refusal:
+    return Refusal("calls", f"'{path}'", "", "", "", "", 0.0, "admits nothing")

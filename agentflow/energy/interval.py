@@ -44,13 +44,12 @@ class Energy:
             return self
         if self.high == 0.0:
             return other
-        weakest = max(self.provenance, other.provenance, key=_RANK.__getitem__)
         return Energy(
             self.mean + other.mean,
             self.low + other.low,
             self.high + other.high,
-            weakest,
-            self.scope if self.scope == other.scope else "facility",
+            weaker(self.provenance, other.provenance),
+            wider(self.scope, other.scope),
             tuple(dict.fromkeys((*self.assumed, *other.assumed))),
         )
 
@@ -67,6 +66,16 @@ class Energy:
         return (
             f"{format_joules(self.mean)} ({format_joules(self.low)} to {format_joules(self.high)}, {self.provenance})"
         )
+
+
+def weaker(one: Provenance, other: Provenance) -> Provenance:
+    """What a sum of both may call itself: a measured figure plus a modelled one is modelled."""
+    return max(one, other, key=_RANK.__getitem__)
+
+
+def wider(one: Scope, other: Scope) -> Scope:
+    """The scope of a sum of both."""
+    return one if one == other else "facility"
 
 
 def format_joules(joules: float) -> str:

@@ -1,41 +1,115 @@
-"""A ledger in this process's memory: the default for a bare chain. It ends with the process."""
+"""A ledger in this process's memory: the default for a bare chain. It ends with the process. Imports operations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import secrets
+import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
-from agentflow.budget.ledger.base import Entry, State
-from agentflow.budget.spend import Quote, Spend
+from agentflow.budget.account import Limits
+from agentflow.budget.ledger.base import AccountState, Entry, EntryFilter, Opening
+from agentflow.budget.ledger.operations import Books, Close, Judge, Open, Reconcile, SetLimits, is_final
+from agentflow.budget.spend import Spend
 from agentflow.messages import Completion
 
 
 class MemoryLedger:
-    """Entries in a dict, in the order they were opened."""
+    """Entries in a dict, in the order they were opened.
 
-    def __init__(self) -> None:
-        self._entries: dict[str, Entry] = {}
+    Args:
+        keep: how many entries stay, so that a process may run for a year; the oldest that have ended go first, and
+            their accounts keep what they cost.
+    """
 
-    async def open(self, key: str, node: str, held: Quote) -> Entry:
-        """Record a hold, or return the entry already recorded under ``key``."""
-        return self._entries.setdefault(key, Entry(key, node, held, "held"))
+    def __init__(self, keep: int = 10_000) -> None:
+        self.run = secrets.token_hex(8)
+        self._books = Books()
+        self._keep = keep
+        self._tokens = itertools.count(1)
+
+    async def open(self, opening: Opening) -> Entry:
+        """Record a hold at every account, or return the entry already recorded under its key."""
+        entry = Open(opening, self.run, next(self._tokens)).apply(self._books, _now_ms())
+        if len(self._books.entries) > self._keep:
+            self._forget()
+        return entry
 
     async def close(
-        self, key: str, state: State, *, spend: Spend | None = None, completion: Completion | None = None
+        self,
+        key: str,
+        state: Literal["settled", "released", "in_doubt"],
+        *,
+        spend: Spend | None = None,
+        completion: Completion | None = None,
+        first_token_s: float | None = None,
     ) -> Entry:
         """End a held entry; ending it again changes nothing."""
-        entry = self._entries[key]
-        if entry.state == "held":
-            entry = replace(entry, state=state, spend=spend, completion=completion)
-            self._entries[key] = entry
+        entry = Close(key, self.run, state, spend, completion, first_token_s).apply(self._books, _now_ms())
+        assert entry is not None
         return entry
+
+    def judge(self, key: str, outcome: str, score: float | None) -> None:
+        """Note what the checks said of an attempt."""
+        Judge(key, outcome, score).apply(self._books, _now_ms())
 
     async def find(self, key: str) -> Entry | None:
         """The entry under ``key``, if there is one."""
-        return self._entries.get(key)
+        return self._books.entries.get(key)
 
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries.values())
+    async def entries(self, which: EntryFilter = EntryFilter()) -> Sequence[Entry]:  # noqa: B008 - a frozen value
+        """Entries in the order they were opened, without their replies."""
+        return [replace(entry, completion=None) for entry in self._books.entries.values() if _matches(entry, which)]
 
-    def __len__(self) -> int:
-        return len(self._entries)
+    async def account(self, id: str) -> AccountState | None:
+        """The account of this id, if it was ever used."""
+        account = self._books.accounts.get(id)
+        return None if account is None else AccountState(account, self._books.elapsed.get(id, 0.0))
+
+    async def accounts(self) -> Sequence[AccountState]:
+        """Every account, by id."""
+        books = self._books
+        return [AccountState(books.accounts[id], books.elapsed.get(id, 0.0)) for id in sorted(books.accounts)]
+
+    async def set_limits(self, id: str, limits: Limits) -> None:
+        """Give an account other limits, or make it with them."""
+        SetLimits(id, limits).apply(self._books, _now_ms())
+
+    async def reconcile(self, key: str, spend: Spend | None, note: str) -> Entry:
+        """Put the true cost of an attempt in doubt in the place of its worst case."""
+        return Reconcile(key, spend, note).apply(self._books, _now_ms())
+
+    async def recover(self) -> int:
+        """Nothing: no other process ever wrote here."""
+        return 0
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    def _forget(self) -> None:
+        for key, entry in list(self._books.entries.items()):
+            if len(self._books.entries) <= self._keep:
+                return
+            if is_final(entry.state):
+                del self._books.entries[key]
+        self._books.changed.clear()
+
+
+def _matches(entry: Entry, which: EntryFilter) -> bool:
+    labels = entry.labels
+    return (
+        which.tenant in (None, labels.tenant)
+        and which.job in (None, labels.job)
+        and which.chain in (None, labels.chain)
+        and which.agent in (None, labels.agent)
+        and which.model in (None, labels.model)
+        and which.state in (None, entry.state)
+        and (which.since_ms is None or entry.opened_ms >= which.since_ms)
+        and (which.until_ms is None or entry.opened_ms < which.until_ms)
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,267 @@
+"""What each operation does to entries and accounts: pure bookkeeping, the same for every ledger. Imports base, line.
+
+An operation checks everything before it changes anything, so that one that is refused leaves no trace in its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from agentflow.budget.account import Account, Limits
+from agentflow.budget.currency import COUNTED, NOTHING, Amounts
+from agentflow.budget.ledger.base import Entry, Opening, State
+from agentflow.budget.line import as_amounts, closing, exceeded, refusal_of
+from agentflow.budget.spend import Spend
+from agentflow.errors import BudgetExceeded, LedgerError, UsageError
+from agentflow.messages import Completion
+
+
+@dataclass(slots=True)
+class Books:
+    """Entries and accounts that operations work on: all there are, or those that a batch touches."""
+
+    entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
+    accounts: dict[str, Account] = field(default_factory=dict[str, Account])
+    elapsed: dict[str, float] = field(default_factory=dict[str, float])
+    changed: dict[str, None] = field(default_factory=dict[str, None])
+
+    def write(self, entry: Entry) -> Entry:
+        """Replace an entry, and remember that it has changed."""
+        self.entries[entry.key] = entry
+        self.changed[entry.key] = None
+        return entry
+
+    def account(self, id: str, limits: Limits) -> Account:
+        """The account of this id, made with these limits when it is new."""
+        account = self.accounts.get(id)
+        if account is None:
+            account = self.accounts[id] = Account(id, limits)
+        return account
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Record a hold. ``token`` tells a repeated delivery of the same operation from a second call under its key."""
+
+    opening: Opening
+    run: str
+    token: int
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the entries it touches."""
+        return (self.opening.key,)
+
+    def apply(self, books: Books, now_ms: int) -> Entry:
+        """Reserve at every account, or hand back what is there.
+
+        Raises:
+            BudgetExceeded, LedgerError, UsageError: as ``Ledger.open`` says.
+        """
+        opening = self.opening
+        there = books.entries.get(opening.key)
+        if there is not None and there.state != "released":
+            return self._again(books, there)
+        asked = opening.held.amounts
+        accounts = [books.account(id, limits) for id, limits in opening.accounts]
+        for account in accounts:
+            if not account.admits(asked):
+                raise BudgetExceeded(refusal_of(account, account.lacks(asked) or 0, asked))
+        for account in accounts:
+            account.reserve(asked)
+        for id, seconds in opening.clocks:
+            books.elapsed[id] = max(books.elapsed.get(id, 0.0), seconds)
+        return books.write(
+            Entry(
+                opening.key, opening.node, opening.held, tuple(id for id, _ in opening.accounts), opening.labels,
+                "held", self.run, self.token, now_ms,
+            )
+        )  # fmt: skip
+
+    def _again(self, books: Books, there: Entry) -> Entry:
+        if there.state != "held":
+            return books.write(replace(there, replays=there.replays + 1)) if there.completion is not None else there
+        if there.run != self.run:
+            raise LedgerError(
+                f"Another process is making the call '{there.key}' now. Run a job in one process at a time."
+            )
+        if there.token != self.token:
+            raise UsageError(f"Two calls of this process have the key '{there.key}'. Give each its own name.")
+        return there
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End a held entry of this process."""
+
+    key: str
+    run: str
+    state: Literal["settled", "released", "in_doubt"]
+    spend: Spend | None = None
+    completion: Completion | None = None
+    first_token_s: float | None = None
+    # Set when a queued opening was given up: the key may then belong to somebody else's entry, or to none.
+    abandoned: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the entries it touches."""
+        return (self.key,)
+
+    def apply(self, books: Books, now_ms: int) -> Entry | None:
+        """Charge the accounts and write the entry; nothing when it has ended before.
+
+        Raises:
+            UsageError: there is no such entry.
+        """
+        entry = books.entries.get(self.key)
+        if entry is None:
+            if self.abandoned:
+                return None
+            raise UsageError(f"The ledger has no entry '{self.key}' to close.")
+        if entry.run != self.run:
+            return entry
+        if entry.state == "in_doubt" and self.state == "settled":
+            # Put in doubt while its call was still running: what it cost is known after all.
+            return _replace_charge(books, entry, self._ended(entry, now_ms), self.spend)
+        if entry.state != "held":
+            return entry
+        spend = None if self.state == "released" else self.spend or Spend.at_worst(entry.held)
+        return books.write(charge(books, self._ended(entry, now_ms), spend))
+
+    def _ended(self, entry: Entry, now_ms: int) -> Entry:
+        return replace(
+            entry,
+            state=self.state,
+            closed_ms=now_ms,
+            completion=self.completion,
+            first_token_s=self.first_token_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Note what the checks said."""
+
+    key: str
+    outcome: str
+    score: float | None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the entries it touches."""
+        return (self.key,)
+
+    def apply(self, books: Books, now_ms: int) -> None:
+        """Write it into the entry, if there is one."""
+        entry = books.entries.get(self.key)
+        if entry is not None:
+            books.write(replace(entry, outcome=self.outcome, score=self.score))
+
+
+@dataclass(frozen=True, slots=True)
+class Reconcile:
+    """Put the true cost in the place of a worst case."""
+
+    key: str
+    spend: Spend | None
+    note: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the entries it touches."""
+        return (self.key,)
+
+    def apply(self, books: Books, now_ms: int) -> Entry:
+        """Charge the difference to the accounts.
+
+        Raises:
+            UsageError: there is no such entry, or it is not in doubt.
+        """
+        entry = books.entries.get(self.key)
+        if entry is None:
+            raise UsageError(f"The ledger has no entry '{self.key}'. List those in doubt to see their keys.")
+        if entry.state != "in_doubt":
+            raise UsageError(f"The entry '{self.key}' is {entry.state}, not in doubt: there is nothing to reconcile.")
+        ended = replace(entry, state="reconciled", note=self.note)
+        return _replace_charge(books, entry, ended, self.spend or Spend(calls=entry.held.calls))
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Put entries in doubt whose process is dead. ``keys`` are its held entries; others are left alone."""
+
+    keys: tuple[str, ...]
+    runs: Collection[str]
+
+    def apply(self, books: Books, now_ms: int) -> int:
+        """Charge each at its worst case.
+
+        Returns:
+            How many.
+        """
+        found = [books.entries[key] for key in self.keys if key in books.entries]
+        dead = [entry for entry in found if entry.state == "held" and entry.run in self.runs]
+        for entry in dead:
+            ended = replace(entry, state="in_doubt", closed_ms=now_ms, note="its process ended before the call did")
+            books.write(charge(books, ended, Spend.at_worst(entry.held)))
+        return len(dead)
+
+
+@dataclass(frozen=True, slots=True)
+class SetLimits:
+    """Give an account other limits."""
+
+    id: str
+    limits: Limits
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the entries it touches: none."""
+        return ()
+
+    def apply(self, books: Books, now_ms: int) -> None:
+        """Change it, or make it."""
+        books.account(self.id, self.limits).set_limits(self.limits)
+
+
+Operation = Open | Close | Judge | Reconcile | Doubt | SetLimits
+Result = Entry | int | None
+
+
+def charge(books: Books, ended: Entry, spend: Spend | None) -> Entry:
+    """Turn an entry's hold into a charge at all its accounts; None was nothing."""
+    asked = ended.held.amounts
+    accounts = [books.accounts[id] for id in ended.accounts]
+    if spend is None:
+        for account in accounts:
+            account.settle(asked, NOTHING)
+        return ended
+    used = spend.amounts
+    for account in accounts:
+        account.settle(asked, used)
+    if any(was > held for was, held in zip(used, asked, strict=True)):
+        spend = spend.overrun()
+        places = exceeded(accounts, asked, used)
+        for account in accounts:
+            account.overruns += 1
+        if ended.held.bound and places and accounts:
+            accounts[0].closed = closing(asked, used, places)
+    return replace(ended, spend=spend)
+
+
+def _replace_charge(books: Books, entry: Entry, ended: Entry, spend: Spend | None) -> Entry:
+    """Charge the difference between what was charged and what it really was."""
+    before: Amounts = entry.spend.amounts if entry.spend is not None else NOTHING
+    after: Amounts = spend.amounts if spend is not None else NOTHING
+    difference = as_amounts(after[place] - before[place] for place in range(len(COUNTED)))
+    for id in entry.accounts:
+        books.accounts[id].settle(NOTHING, difference)
+    return books.write(replace(ended, spend=spend))
+
+
+def is_final(state: State) -> bool:
+    """Whether an entry in this state is never charged again without a person's hand."""
+    return state in ("settled", "released", "reconciled")
