@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
-from agentflow.budget.ledger import Ledger
+from agentflow.budget.admission import Admission, Strict
+from agentflow.budget.ledger import Labels, Ledger
 from agentflow.budget.meter import Meter
 from agentflow.budget.spend import Spend
-from agentflow.cascade.cascade import CallScope, Cascade
+from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.checks import Check
 from agentflow.cascade.reply import AnyReply, Attempt, Reply
+from agentflow.cascade.scope import CallScope
 from agentflow.errors import UsageError
 from agentflow.messages import Message, Request
 from agentflow.telemetry import tracing
@@ -54,6 +56,9 @@ class Chain:
         ledger: where attempts are recorded.
         observe: told of every attempt as it ends.
         key: what the ledger knows the chain by; the path of its meter when None, which begins with the job's id.
+        labels: tenant, job and agent, for reports.
+        admission: how much of a reply is held before a call leaves.
+        final: every call may use what budgets keep for a landing.
 
     Example:
         >>> async with flow.chain("triage", budget=Budget(usd=0.01)) as chain:     # doctest: +SKIP
@@ -69,11 +74,17 @@ class Chain:
         observe: Callable[[CallRecord], None] | None = None,
         *,
         key: str | None = None,
+        labels: Labels | None = None,
+        admission: Admission | None = None,
+        final: bool = False,
     ) -> None:
         self.meter = meter
         self.cascade = cascade
         self._ledger = ledger
         self._ledger_key = key or meter.path
+        self._labels = replace(labels or Labels(), chain=meter.name)
+        self._admission = admission or Strict()
+        self._final = final
         self._observe = observe
         self._repeats: Counter[str] = Counter()
         self._calls = self._attempts = 0
@@ -84,6 +95,17 @@ class Chain:
         """What the chain has spent so far."""
         return self.meter.spent
 
+    def expect(self, calls: int) -> None:
+        """Say how many calls lie ahead, so that spending is paced: as the budget gets scarce against the work that is
+        left, cheaper replies are taken, before the limit is reached instead of after.
+
+        Raises:
+            UsageError: the number is negative.
+        """
+        if calls < 0:
+            raise UsageError(f"{calls} calls cannot lie ahead.")
+        self.meter.expect(calls)
+
     @overload
     async def call(
         self,
@@ -92,6 +114,7 @@ class Chain:
         name: str = "call",
         checks: tuple[Check, ...] = (),
         cascade: Cascade | None = None,
+        last: bool = False,
     ) -> Reply[str]: ...
 
     @overload
@@ -103,6 +126,7 @@ class Chain:
         name: str = "call",
         checks: tuple[Check, ...] = (),
         cascade: Cascade | None = None,
+        last: bool = False,
     ) -> Reply[Output]: ...
 
     async def call(
@@ -113,6 +137,7 @@ class Chain:
         name: str = "call",
         checks: tuple[Check, ...] = (),
         cascade: Cascade | None = None,
+        last: bool = False,
     ) -> AnyReply:
         """Ask the cascade, within the budget.
 
@@ -122,6 +147,7 @@ class Chain:
             name: what the call is, for reports and spans.
             checks: judges of the reply; all must find it valid.
             cascade: other rungs than the chain's own.
+            last: a soft landing: the call goes without tools, and may use what the budgets' ``landing`` keeps back.
 
         Returns:
             The reply, typed, with its trail of attempts.
@@ -129,6 +155,8 @@ class Chain:
         Raises:
             BudgetExceeded: the budget has no room for any rung that could still answer.
             CallFailed: no rung gave a valid reply.
+            LedgerError: what the call would cost cannot be recorded; it was not sent.
+            UnprofiledModel: joules are limited, and nothing is known of a model's hardware.
             UsageError: the chain is closed, or the question is empty.
         """
         if self._closed:
@@ -137,11 +165,17 @@ class Chain:
             if not request.strip():
                 raise UsageError("The question is empty. Say what you want to know.")
             request = Request(messages=(Message("user", request),))
+        if last:
+            request = replace(request, tools=())
         self._calls += 1
+        scope = CallScope(
+            self.meter, self._ledger, self._key(name, request), self._observer(name),
+            replace(self._labels, call=name), last or self._final, self._admission,
+        )  # fmt: skip
         with tracing.call_span(name, self.meter.path) as span:
-            scope = CallScope(self.meter, self._ledger, self._key(name, request), self._observer(name))
             reply = await (cascade or self.cascade).run(request, scope, output, checks)
             span.served(reply.rung, reply.refusal)
+        self.meter.did()
         return reply
 
     def statistics(self) -> ChainStatistics:

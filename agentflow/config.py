@@ -113,14 +113,18 @@ class ModelSettings(_Table):
     """The NAME of the environment variable that holds the key."""
     context: int | None = Field(default=None, gt=0)
     """Tokens that prompt and reply may take together."""
-    max_output: int = Field(default=1024, gt=0)
-    """Tokens of a reply when a call does not say, and the most it may ask for."""
+    default_output: int = Field(default=1024, gt=0)
+    """Tokens of a reply when a call does not say: what is held for it."""
+    max_output: int | None = Field(default=None, gt=0)
+    """Tokens of the longest reply the model gives; a call that asks for more gets these."""
     timeout_s: float = Field(default=60.0, gt=0)
     """Seconds one attempt may take."""
     price: PriceSettings | None = None
     """Dollars per million tokens; looked up in the price book when left out."""
     energy: EnergySettings | None = None
     """Hardware facts for joules."""
+    region: str = "WORLD"
+    """Where its electricity comes from, by a code of agentflow.energy.grid; for grams of CO2 equivalent."""
     logprobs: bool = False
     """Ask for token probabilities, for confidence."""
     stream: bool = True
@@ -163,8 +167,8 @@ class CascadeSettings(_Table):
         return rungs
 
 
-class BudgetSettings(_Table):
-    """Limits of every job, unless its own are given."""
+class LimitSettings(_Table):
+    """Limits of what may be spent; any may be left out."""
 
     usd: Annotated[Decimal, Field(gt=0, allow_inf_nan=False)] | None = None
     """Dollars."""
@@ -172,8 +176,55 @@ class BudgetSettings(_Table):
     """Joules."""
     tokens: int | None = Field(default=None, gt=0)
     """Input and output tokens together."""
+    grams_co2e: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Grams of CO2 equivalent."""
+    calls: int | None = Field(default=None, gt=0)
+    """Attempts, those of code included."""
+    on_exceed: Literal["stop", "degrade", "ask"] = "stop"
+    """What a call does that does not fit: end, try rungs that still fit, or wait for a person."""
+    warn_at: float = Field(default=0.8, gt=0, le=1)
+    """Share of a limit at which a warning is given."""
+    landing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of every limit that only a last call may use."""
+
+
+class BudgetSettings(LimitSettings):
+    """Limits of every job, unless its own are given."""
+
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Wall clock."""
+
+
+class TenantSettings(_Table):
+    """Limits of one tenant, over all its jobs and chains together; each of them may be left out."""
+
+    hour: LimitSettings | None = None
+    """Of every hour, UTC."""
+    day: LimitSettings | None = None
+    """Of every day, UTC."""
+    week: LimitSettings | None = None
+    """Of every ISO week, UTC."""
+    month: LimitSettings | None = None
+    """Of every month, UTC."""
+    total: LimitSettings | None = None
+    """For good."""
+
+
+class LedgerSettings(_Table):
+    """Where attempts and accounts are recorded."""
+
+    kind: Literal["auto", "memory", "sqlite", "postgres"] = "auto"
+    """``auto``: SQLite for jobs and tenants, memory for a bare chain. The others are for everything."""
+    path: Path = Path(".agentflow/ledger.db")
+    """``sqlite``: the file."""
+    url_env: _VariableName = None
+    """``postgres``: the NAME of the environment variable that holds the address, with its password."""
+
+    @model_validator(mode="after")
+    def _has_its_place(self) -> LedgerSettings:
+        if self.kind == "postgres" and not self.url_env:
+            raise ValueError("ledger 'postgres' needs url_env, the name of the variable with the address")
+        return self
 
 
 class StoreSettings(_Table):
@@ -271,6 +322,10 @@ class Settings(BaseSettings):
     """Cascades by name: ``default``, and one for any agent that needs its own."""
     budget: BudgetSettings = BudgetSettings()
     """Limits of every job."""
+    tenants: dict[str, TenantSettings] = Field(default_factory=dict[str, TenantSettings])
+    """Tenants by name: whose budgets last longer than a job."""
+    ledger: LedgerSettings = LedgerSettings()
+    """Where attempts and accounts are recorded."""
     stores: StoreSettings = StoreSettings()
     """Where things are kept."""
     research: ResearchSettings = ResearchSettings()

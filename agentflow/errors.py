@@ -6,7 +6,8 @@
     │   ├── SourceError            a source given to a job cannot be read
     │   │   └── FetchRefused       the address of a page is one we do not visit
     │   ├── UnknownModel           a cascade names a model that no table defines
-    │   └── UnpricedModel          a model has no price, and nobody said that it is free
+    │   ├── UnpricedModel          a model has no price, and nobody said that it is free
+    │   └── UnprofiledModel        joules are limited, and nothing is known of a model's hardware
     ├── BudgetExceeded             a limit leaves no room for the next call
     └── RunError                   the run failed although the request was sound
         ├── CallFailed             every rung of a cascade was tried, none gave a valid reply
@@ -46,6 +47,7 @@ __all__ = [
     "SourceError",
     "UnknownModel",
     "UnpricedModel",
+    "UnprofiledModel",
     "UsageError",
 ]
 
@@ -76,6 +78,10 @@ class UnknownModel(UsageError):
 
 class UnpricedModel(UsageError):
     """A model has no known price. Unknown is never free: give ``price =`` in its table."""
+
+
+class UnprofiledModel(UsageError):
+    """Joules are limited, but nothing is known of a model's hardware. Unknown is never free: give ``energy =``."""
 
 
 @dataclass(frozen=True, slots=True)

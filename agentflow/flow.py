@@ -12,12 +12,13 @@ from typing import Self
 
 from agentflow.budget.budget import Budget
 from agentflow.chain import Chain
-from agentflow.config import BudgetSettings, Settings, load_settings
+from agentflow.budget.admission import Admission
+from agentflow.config import Settings, load_settings
 from agentflow.jobs.research import run_research
 from agentflow.jobs.runs import RunStore
 from agentflow.research.pipeline import ResearchTask
 from agentflow.research.report import Report
-from agentflow.runtime import Runtime
+from agentflow.runtime import Runtime, budget_of
 
 
 class Flow:
@@ -46,21 +47,51 @@ class Flow:
         """
         return cls(load_settings(Path(path) if path is not None else None))
 
-    def chain(self, name: str, *, budget: Budget | None = None, cascade: str = "default") -> Chain:
+    def chain(
+        self, name: str, *, budget: Budget | None = None, cascade: str = "default", admission: Admission | None = None
+    ) -> Chain:
         """Open a chain: every call through it is metered under one budget.
 
         Args:
             name: what it is called in reports and spans.
             budget: its limits; those of the configuration when None.
             cascade: which rungs serve it. Code rungs belong to jobs, so a chain climbs the model rungs only.
+            admission: how much of a reply is held before a call leaves; the worst case when None.
 
         Raises:
             UnpricedModel: a model of the cascade has no known price.
         """
-        return self.runtime.chain(name, budget=budget or budget_of(self.settings.budget), cascade=cascade)
+        budget = budget or budget_of(self.settings.budget)
+        return self.runtime.chain(name, budget=budget, cascade=cascade, admission=admission)
+
+    async def tenant_chain(
+        self, tenant: str, name: str, *, budget: Budget | None = None, cascade: str = "default"
+    ) -> Chain:
+        """Open a chain that a tenant pays for: the tenant's budgets hold as well, over all its processes.
+
+        Args:
+            tenant: its name in the configuration.
+            name: what the chain is called in reports and spans.
+            budget: limits of its own; those of the configuration when None.
+            cascade: which rungs serve it.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+            UnpricedModel: a model of the cascade has no known price.
+            UsageError: the configuration has no such tenant.
+        """
+        node = await self.runtime.tenant(tenant)
+        budget = budget or budget_of(self.settings.budget)
+        return self.runtime.chain(name, parent=node, budget=budget, cascade=cascade)
 
     async def research(
-        self, question: str, sources: Sequence[str | Path], *, budget: Budget | None = None, allow_private: bool = False
+        self,
+        question: str,
+        sources: Sequence[str | Path],
+        *,
+        budget: Budget | None = None,
+        allow_private: bool = False,
+        tenant: str | None = None,
     ) -> Report:
         """Answer a question from sources, every claim with verified citations.
 
@@ -69,6 +100,7 @@ class Flow:
             sources: paths of files and folders, and http(s) addresses.
             budget: limits of the job; those of the configuration when None.
             allow_private: fetch pages from private addresses too.
+            tenant: who pays, by its name in the configuration.
 
         Returns:
             The report. Its run folder is ``flow.runs.run(report.job)``. A budget that ends the job early is no
@@ -76,10 +108,10 @@ class Flow:
 
         Raises:
             SourceError: a source cannot be read.
-            UsageError: the question is empty.
+            UsageError: the question is empty, or there is no such tenant.
         """
         task = ResearchTask(question, tuple(str(source) for source in sources), allow_private)
-        finished = await run_research(self.runtime, task, budget or budget_of(self.settings.budget))
+        finished = await run_research(self.runtime, task, budget or budget_of(self.settings.budget), tenant=tenant)
         return finished.report
 
     async def aclose(self) -> None:
@@ -93,8 +125,3 @@ class Flow:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def budget_of(settings: BudgetSettings) -> Budget:
-    """The configured limits as a Budget."""
-    return Budget(usd=settings.usd, joules=settings.joules, tokens=settings.tokens, seconds=settings.seconds)

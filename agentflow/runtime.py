@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from agentflow.backends import make_backend
 from agentflow.backends.base import Backend
-from agentflow.budget.budget import Budget
-from agentflow.budget.ledger import Ledger, MemoryLedger
+from agentflow.budget.admission import Admission
+from agentflow.budget.budget import Budget, Period
+from agentflow.budget.ledger import Labels, Ledger, MemoryLedger, open_ledger
+from agentflow.budget.line import as_amounts
 from agentflow.budget.meter import Meter
 from agentflow.budget.prices import FREE_LOCAL, Price, PriceBook
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
 from agentflow.chain import CallRecord, Chain
-from agentflow.config import CODE, ModelSettings, PriceSettings, Settings
+from agentflow.config import CODE, LimitSettings, ModelSettings, PriceSettings, Settings
 from agentflow.energy.estimate import EnergyProfile
 from agentflow.energy.profiles import CpuProfile, profile_for
-from agentflow.errors import UnknownModel
+from agentflow.errors import UnknownModel, UsageError
 from agentflow.tokens import TokenCounter
 
 
@@ -31,16 +33,28 @@ class Runtime:
 
     Args:
         settings: the configuration.
-        ledger: where attempts are recorded; in memory when None.
+        ledger: where attempts are recorded; when None, where the configuration says.
     """
 
     def __init__(self, settings: Settings, ledger: Ledger | None = None) -> None:
         self.settings = settings
-        self.ledger: Ledger = ledger or MemoryLedger()
         self.cpu: EnergyProfile = CpuProfile()
         self.prices = PriceBook()
+        self._given = ledger
+        self._memory = MemoryLedger()
+        self._durable: Ledger | None = None
+        self._tenants: dict[str, Meter] = {}
         self._rungs: dict[str, ModelRung] = {}
         self._backends: dict[str, Backend] = {}
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of jobs and tenants; it is opened when it first records."""
+        if self._given is not None:
+            return self._given
+        if self._durable is None:
+            self._durable = open_ledger(self.settings.ledger)
+        return self._durable
 
     def chain(
         self,
@@ -49,27 +63,95 @@ class Runtime:
         parent: Meter | None = None,
         budget: Budget | None = None,
         share: float | None = None,
+        seconds: float | None = None,
         cascade: str = "default",
         observe: Callable[[CallRecord], None] | None = None,
+        agent: str = "",
+        admission: Admission | None = None,
+        final: bool = False,
     ) -> Chain:
-        """Open a chain, under a job's node or as a tree of its own.
+        """Open a chain, under a job's or tenant's node or as a tree of its own.
 
         Args:
             name: its name in reports.
             parent: the node above it.
             budget: limits of its own.
-            share: instead of a budget, the part (0 to 1] of the parent's limits it may use.
+            share: instead of a budget, the part (0 to 1] of what the parent has left that is set aside for it.
+            seconds: with ``share``, the wall clock it may take.
             cascade: which cascade serves it.
             observe: told of every attempt.
+            agent: whose task it is, for reports.
+            admission: how much of a reply is held; the worst case when None.
+            final: its calls may use what budgets keep for a landing.
 
         Raises:
             UnpricedModel: a model of the cascade has no known price.
         """
+        rungs = self.cascade(cascade)
         if parent is None:
-            # A chain outside a job is no repetition of an earlier one of its name: its calls are its own.
-            key = f"{name}-{secrets.token_hex(8)}"
-            return Chain(Meter(name, budget), self.cascade(cascade), self.ledger, observe, key=key)
-        return Chain(parent.child(name, budget, share=share), self.cascade(cascade), self.ledger, observe)
+            meter, ledger = Meter(name, budget), self._bare_ledger
+        else:
+            meter = parent.child(name, budget, share=share, seconds=seconds, final=final)
+            ledger = self.ledger
+        labels = Labels(**{node.kind: node.name for node in _above(meter)}, agent=agent)
+        # A chain outside a job is no repetition of an earlier one of its name: its calls are its own.
+        key = None if labels.job else f"{meter.path}-{secrets.token_hex(8)}"
+        return Chain(meter, rungs, ledger, observe, key=key, labels=labels, admission=admission, final=final)
+
+    async def job(self, name: str, budget: Budget | None = None, *, tenant: str | None = None) -> Meter:
+        """Open a job's node: what an earlier process spent under it counts against its budget.
+
+        Args:
+            name: the job's id.
+            budget: its limits.
+            tenant: whose job it is.
+
+        Raises:
+            UsageError: the configuration has no such tenant.
+            LedgerError: the ledger cannot be read.
+        """
+        above = None if tenant is None else await self.tenant(tenant)
+        job = Meter(name, budget, kind="job") if above is None else above.child(name, budget, kind="job")
+        known = await self.ledger.account(job.path)
+        if known is not None:
+            job.carry(as_amounts(known.account.spent), known.elapsed_s)
+        return job
+
+    async def tenant(self, name: str) -> Meter:
+        """The node of a tenant, whose limits hold over all its jobs and chains, in every process of the ledger.
+
+        Raises:
+            UsageError: the configuration has no such tenant.
+            LedgerError: the ledger cannot be read.
+        """
+        if name not in self._tenants:
+            limits = self.settings.tenants.get(name)
+            if limits is None:
+                known = ", ".join(self.settings.tenants) or "none"
+                raise UsageError(
+                    f"No tenant is called '{name}'; there are: {known}. Add [tenants.{name}] to agentflow.toml."
+                )
+            budgets = [
+                budget_of(table, per=per)
+                for per, table in (
+                    ("hour", limits.hour), ("day", limits.day), ("week", limits.week), ("month", limits.month),
+                    (None, limits.total),
+                )
+                if table is not None
+            ]  # fmt: skip
+            node = Meter(name, budgets, kind="tenant")
+            for id, configured in node.recorded_limits:
+                # The configuration may have changed since the account was made.
+                known_account = await self.ledger.account(id)
+                if known_account is not None and known_account.account.limits != configured:
+                    await self.ledger.set_limits(id, configured)
+            self._tenants.setdefault(name, node)
+        return self._tenants[name]
+
+    @property
+    def _bare_ledger(self) -> Ledger:
+        """The ledger of chains outside jobs: in memory, unless one was chosen for everything."""
+        return self._memory if self._given is None and self.settings.ledger.kind == "auto" else self.ledger
 
     def cascade(self, name: str, code: CodeRung | None = None) -> Cascade:
         """The cascade of this name, with ``code`` as its code rung; without one, its model rungs alone."""
@@ -125,9 +207,12 @@ class Runtime:
             profile=profile_for(facts.energy, model=name, in_process=backend.in_process, threads=facts.threads),
             counter=counter,
             context=facts.context,
+            default_output=facts.default_output,
             max_output=facts.max_output,
             timeout_s=facts.timeout_s,
             logprobs=facts.logprobs,
+            profiled=facts.energy is not None or facts.backend != "openai",
+            region=facts.region,
         )
 
     def price(self, name: str, facts: ModelSettings) -> Price:
@@ -142,12 +227,29 @@ class Runtime:
         return FREE_LOCAL if facts.backend == "llamacpp" else self.prices.require(facts.model or name)
 
     async def aclose(self) -> None:
-        """Close every backend that was opened."""
+        """Close every backend that was opened, and the ledger if it was opened here."""
         backends, self._backends = list(self._backends.values()), {}
         self._rungs.clear()
+        durable, self._durable = self._durable, None
         async with contextlib.AsyncExitStack() as stack:
+            if durable is not None:
+                stack.push_async_callback(durable.aclose)
             for backend in backends:
                 stack.push_async_callback(backend.aclose)
+
+
+def budget_of(limits: LimitSettings, per: Period | None = None) -> Budget:
+    """Configured limits as a Budget."""
+    return Budget(**limits.model_dump(), per=per)
+
+
+def _above(meter: Meter) -> Iterator[Meter]:
+    """The tenant and the job of a chain, where there are such."""
+    node = meter.parent
+    while node is not None:
+        if node.kind in ("tenant", "job"):
+            yield node
+        node = node.parent
 
 
 def _given(price: PriceSettings) -> Price:

@@ -48,7 +48,7 @@ async def test_chains_of_one_name_outside_a_job_are_each_their_own(scripted_serv
 
 async def test_a_real_cascade_of_local_models_climbs_on_its_own_confidence(here: Path) -> None:
     rungs = {
-        name: {"backend": "llamacpp", "path": RUNGS / f"{name}.gguf", "context": 256, "logprobs": True, "max_output": 8}
+        name: {"backend": "llamacpp", "path": RUNGS / f"{name}.gguf", "context": 256, "logprobs": True, "default_output": 8}
         for name in ("small", "medium", "large")
     }
     async with Flow(Settings(models=rungs)) as flow:  # type: ignore[arg-type]
@@ -122,7 +122,7 @@ def test_code_in_the_documentation_runs(page: str, here: Path, scripted_server: 
         ast.parse(block)
         if "async def triage" in block:
             (here / "agentflow.toml").write_text(
-                f'[models.small]\nbackend = "openai"\nbase_url = "{scripted_server.url}"\nmax_output = 30\n'
+                f'[models.small]\nbackend = "openai"\nbase_url = "{scripted_server.url}"\ndefault_output = 30\n'
                 "price = { input = 1, output = 2 }\n"
             )
             block += "\nimport asyncio\nassert asyncio.run(triage('T1: it burns')).urgent\n"

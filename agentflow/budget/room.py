@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from agentflow.budget.currency import Currency
 from agentflow.budget.spend import Quote
 
 
@@ -31,6 +30,11 @@ class Room:
             tokens, nano_usd, microjoules, None if seconds == math.inf else max(seconds, 0.0), micrograms, calls
         )
 
+    def of_currency(self, currency: str) -> float | None:
+        """What is left of one currency, in the unit the meter counts it in."""
+        amount: float | None = getattr(self, _FIELDS[currency])
+        return amount
+
     def fits(self, quote: Quote) -> bool:
         """Whether a hold of ``quote`` would be granted now."""
         return (
@@ -42,14 +46,14 @@ class Room:
             and (self.calls is None or quote.calls <= self.calls)
         )
 
-    def at_most(self, currency: Currency, left: float) -> Room:
+    def at_most(self, currency: str, left: float) -> Room:
         """The same room with no more than ``left`` of one currency, in the unit the meter counts it in."""
         field = _FIELDS[currency]
         now = getattr(self, field)
         return replace(self, **{field: left if now is None else min(now, left)})
 
 
-_FIELDS: dict[Currency, str] = {
+_FIELDS: dict[str, str] = {
     "tokens": "tokens",
     "usd": "nano_usd",
     "joules": "microjoules",

@@ -1,39 +1,29 @@
 """Cascade: ordered rungs, cheapest first, climbed only when the evidence says that a reply is not good enough.
 
-One call walks the rungs. Every attempt is held before it leaves and settled after it; a refused rung is skipped
-for a cheaper reply, never squeezed in. May import everything on the floors below. ``chain`` is what calls it.
+One call walks the rungs. Every attempt is held and recorded before it leaves and settled after it. May import
+everything on the floors below. Next: ``scope`` (how an attempt gets its room), ``policy``; ``chain`` calls it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import secrets
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from agentflow.budget.ledger import Ledger
-from agentflow.budget.meter import Hold, Meter
+from agentflow.budget.hold import Hold
+from agentflow.budget.ledger import Entry, Labels
 from agentflow.budget.spend import Spend
 from agentflow.cascade.checks import Candidate, Check, output_schema, parse_output, run_checks
 from agentflow.cascade.policy import Policy
-from agentflow.cascade.reply import Attempt, Reply, Verdict
+from agentflow.cascade.reply import Attempt, Outcome, Reply, Verdict
 from agentflow.cascade.rung import DELIVERY_S, CodeRung, ModelRung, Rung
-from agentflow.errors import BackendError, BackendTimeout, BudgetExceeded, CallFailed
+from agentflow.cascade.scope import CallScope
+from agentflow.errors import BackendError, BackendTimeout, BadReply, BudgetExceeded, CallFailed, UsageError
 from agentflow.messages import Completion, Message, Request
 from agentflow.telemetry import tracing
 
 Output = TypeVar("Output")
-Observer = Callable[[Attempt], None]
-
-
-@dataclass(frozen=True, slots=True)
-class CallScope:
-    """Where a call's costs go: the meter node, the ledger, the key under which it is recorded."""
-
-    meter: Meter
-    ledger: Ledger
-    key: str
-    observe: Observer
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +51,7 @@ class Cascade:
         Raises:
             BudgetExceeded: no valid reply, and at least one rung was refused.
             CallFailed: every rung was tried and none gave a valid reply.
+            LedgerError: an attempt could not be recorded; it was not sent.
         """
         return await _Climb(self, scope, output, checks).run(request)
 
@@ -88,8 +79,7 @@ class _Climb:
         self.refusal: BudgetExceeded | None = None
 
     async def run(self, request: Request) -> Reply[Any]:
-        for position, rung in enumerate(self.cascade.rungs):
-            last = position == len(self.cascade.rungs) - 1
+        for rung in self.cascade.rungs:
             try:
                 tried = (
                     await self._code(rung, request) if isinstance(rung, CodeRung) else await self._model(rung, request)
@@ -97,8 +87,10 @@ class _Climb:
             except BudgetExceeded as refused:
                 self.refusal = self.refusal or refused
                 self._record(self._attempt(rung, "refused", Spend(), reason=str(refused)))
-                continue
-            if tried is not None and self.cascade.policy.good_enough(tried.verdict, last=last):
+                if self.scope.meter.on_exceed(refused) == "degrade":
+                    continue
+                break
+            if tried is not None and tried.attempt.outcome == "accepted":
                 return self._served(tried)
         if self.best is not None:
             return self._served(self.best)
@@ -111,21 +103,31 @@ class _Climb:
         )
 
     async def _code(self, rung: CodeRung, request: Request) -> _Tried:
-        hold = self.scope.meter.hold(rung.quote())
-        key = self._key()
+        # Running code again is new work, and is charged as such: its key is never used twice.
+        key = f"{self._key(rung)}|{secrets.token_hex(4)}"
+        hold = await self._reserve_code(rung, key)
         with hold, tracing.code_span(rung.name, number=len(self.trail) + 1) as span:
-            await self.scope.ledger.open(key, self.scope.meter.path, hold.quote)
             try:
                 answer, spend = await rung.run(request)
             except BaseException:
                 await self.scope.ledger.close(key, "released")
                 raise
-            await self.scope.ledger.close(key, "settled", spend=spend)
             hold.settle(spend)
+            await self.scope.ledger.close(key, "settled", spend=spend)
             verdict = run_checks(self.checks, Candidate(request, answer.value, None)) & Verdict(True, answer.confidence)
-            tried = self._judged(rung, answer.value, "", verdict, spend)
+            tried = self._judged(rung, request, answer.value, "", verdict, spend)
+            self._note(key, tried.attempt)
             span.finish(_facts(tried.attempt))
             return tried
+
+    async def _reserve_code(self, rung: CodeRung, key: str) -> Hold:
+        labels = self._labels(rung)
+        while True:
+            try:
+                return await self.scope.reserve(rung.quote(), key, labels)
+            except BudgetExceeded as refused:
+                if not await self.scope.appeal(refused):
+                    raise
 
     async def _model(self, rung: ModelRung, request: Request) -> _Tried | None:
         """Ask a model, and when its reply fails the checks, tell it why and ask again."""
@@ -142,52 +144,68 @@ class _Climb:
 
     async def _ask(self, rung: ModelRung, request: Request, *, repair: bool) -> _Tried | None:
         """One attempt: replay it, or hold, send, settle. None when the backend gave no reply."""
-        key = self._key()
-        done = await self.scope.ledger.find(key)
-        if done is not None and done.completion is not None:
-            return self._judge_completion(rung, request, done.completion, Spend(), repair=repair, replayed=True)
-        request = rung.fit(request, self.scope.meter.room(), self.cascade.policy.min_output)
-        hold = self.scope.meter.hold(rung.quote(request))
+        while (done := await self._done(rung)) is not None:
+            if done.completion is not None:
+                return self._judge_completion(rung, request, done.completion, Spend(), repair=repair, replayed=True)
+            known = done.outcome == "failed"
+            reason = "it failed in an earlier run" if known else "an earlier run was cut off during it"
+            self._record(self._attempt(rung, "failed", Spend(), reason=reason, repair=repair, replayed=True))
+            if known:
+                return None
+        key, labels = self._key(rung), self._labels(rung)
+        request, hold = await self.scope.reserve_reply(rung, request, key, self.cascade.policy.min_output, labels)
         model = tracing.ModelFacts(rung.backend.provider, rung.model, rung.backend.in_process, rung.name)
         with tracing.chat_span(model, request, number=len(self.trail) + 1) as span:
             try:
-                completion = await self._send(rung, request, hold, key)
+                completion, spend = await self._send(rung, request, hold, key)
             except _Failed as failed:
-                self._record(self._attempt(rung, "failed", failed.spend, reason=str(failed.error), repair=repair))
-                span.fail(failed.error, _facts(self.trail[-1]))
+                attempt = self._attempt(rung, "failed", failed.spend, reason=str(failed.error), repair=repair)
+                self._record(attempt)
+                self._note(key, attempt)
+                span.fail(failed.error, _facts(attempt))
                 return None
-            tried = self._judge_completion(rung, request, completion, rung.spend(completion), repair=repair)
+            self.scope.admission.saw(rung.name, labels.call, completion.usage.output)
+            tried = self._judge_completion(rung, request, completion, spend, repair=repair)
+            self._note(key, tried.attempt)
             span.finish(_facts(tried.attempt), completion)
             return tried
 
-    async def _send(self, rung: ModelRung, request: Request, hold: Hold, key: str) -> Completion:
+    async def _done(self, rung: ModelRung) -> Entry | None:
+        """What an earlier run of the job recorded of this attempt; None when it may leave."""
+        entry = await self.scope.ledger.find(self._key(rung))
+        return None if entry is None or entry.state in ("held", "released") else entry
+
+    async def _send(self, rung: ModelRung, request: Request, hold: Hold, key: str) -> tuple[Completion, Spend]:
         """Between hold and settle. However it ends, the hold ends with it."""
         with hold:
-            await self.scope.ledger.open(key, self.scope.meter.path, hold.quote)
             started = asyncio.get_running_loop().time()
-            left = self.scope.meter.room().seconds
+            left = self.scope.meter.room(final=self.scope.final).seconds
             if left is not None:
                 left = max(left - DELIVERY_S, 0.0)
                 request = replace(request, timeout_s=min(left, request.timeout_s or left))
             try:
                 async with asyncio.timeout(request.timeout_s):
                     completion = await rung.backend.complete(rung.model, request)
+                spend = _believable_spend(rung, completion)
             except BaseException as error:
                 seconds = asyncio.get_running_loop().time() - started
                 failure = _backend_error(error, rung, request)
                 if failure is not None and not failure.sent:
+                    hold.release()
                     await self.scope.ledger.close(key, "released")
-                    raise _Failed(failure, Spend(calls=1, seconds=seconds)) from error
-                spend = rung.worst_spend(request, hold.quote, seconds)
-                hold.settle(spend)
-                await self.scope.ledger.close(key, "in_doubt", spend=spend)
+                    raise _Failed(failure, Spend(seconds=seconds)) from error
+                worst = Spend.at_worst(hold.quote, request.max_output_tokens or rung.default_output, seconds)
+                hold.settle(worst)
+                await self.scope.ledger.close(key, "in_doubt", spend=worst)
                 if failure is None:
                     raise
-                raise _Failed(failure, spend) from error
-            spend = rung.spend(completion)
+                raise _Failed(failure, worst) from error
             hold.settle(spend)
-            await self.scope.ledger.close(key, "settled", spend=spend, completion=completion)
-            return completion
+            first_token_s = completion.timings.first_token_s
+            await self.scope.ledger.close(
+                key, "settled", spend=spend, completion=completion, first_token_s=first_token_s
+            )
+            return completion, spend
 
     def _judge_completion(
         self,
@@ -204,11 +222,12 @@ class _Climb:
             verdict = verdict & Verdict(verdict.valid, reason="the reply was cut at its token limit; answer shorter")
         if verdict.valid:
             verdict = verdict & run_checks(self.checks, Candidate(request, value, completion))
-        return self._judged(rung, value, completion.text, verdict, spend, repair=repair, replayed=replayed)
+        return self._judged(rung, request, value, completion.text, verdict, spend, repair=repair, replayed=replayed)
 
     def _judged(
         self,
         rung: Rung,
+        request: Request,
         value: Any,
         text: str,
         verdict: Verdict,
@@ -217,26 +236,29 @@ class _Climb:
         repair: bool = False,
         replayed: bool = False,
     ) -> _Tried:
-        last = rung is self.cascade.rungs[-1]
-        outcome = (
-            "rejected"
-            if not verdict.valid
-            else "accepted"
-            if self.cascade.policy.good_enough(verdict, last=last)
-            else "kept"
-        )
+        accepted = self._good_enough(verdict, self.cascade.rungs.index(rung), request)
+        outcome: Outcome = "accepted" if accepted else "kept" if verdict.valid else "rejected"
         attempt = self._attempt(
             rung, outcome, spend, verdict.reason, verdict.confidence, repair=repair, replayed=replayed
         )
         if outcome == "kept":
-            attempt = replace(
-                attempt, reason=f"confidence {verdict.confidence:.2f} is below {self.cascade.policy.accept:.2f}"
-            )
+            bar = self.cascade.policy.accept
+            attempt = replace(attempt, reason=f"confidence {verdict.confidence:.2f} is below {bar:.2f}")
         self._record(attempt)
         tried = _Tried(value, text, verdict, attempt)
         if verdict.valid and (self.best is None or _confidence(tried) >= _confidence(self.best)):
             self.best = tried
         return tried
+
+    def _good_enough(self, verdict: Verdict, position: int, request: Request) -> bool:
+        """Whether to stop here; the dearer the rest of the budget has become, the sooner."""
+        policy = self.cascade.policy
+        last = position == len(self.cascade.rungs) - 1
+        if last or policy.good_enough(verdict, last=False) or not verdict.valid:
+            return policy.good_enough(verdict, last=last)
+        following = self.cascade.rungs[position + 1]
+        quote = following.quote() if isinstance(following, CodeRung) else following.quote(request)
+        return policy.good_enough(verdict, last=False, dearness=self.scope.meter.dearness(quote))
 
     def _served(self, tried: _Tried) -> Reply[Any]:
         served = replace(tried.attempt, outcome="accepted")
@@ -246,7 +268,7 @@ class _Climb:
     def _attempt(
         self,
         rung: Rung,
-        outcome: Any,
+        outcome: Outcome,
         spend: Spend,
         reason: str = "",
         confidence: float | None = None,
@@ -271,8 +293,21 @@ class _Climb:
         self.trail.append(attempt)
         self.scope.observe(attempt)
 
-    def _key(self) -> str:
-        return f"{self.scope.key}|{len(self.trail) + 1}"
+    def _note(self, key: str, attempt: Attempt) -> None:
+        self.scope.ledger.judge(key, attempt.outcome, attempt.confidence)
+
+    def _labels(self, rung: Rung) -> Labels:
+        code = isinstance(rung, CodeRung)
+        return replace(
+            self.scope.labels,
+            cascade=self.cascade.name,
+            rung=rung.name,
+            kind="code" if code else "model",
+            model="" if code else rung.model,
+        )
+
+    def _key(self, rung: Rung) -> str:
+        return f"{self.scope.key}|{len(self.trail) + 1}|{rung.name}"
 
 
 class _Failed(Exception):
@@ -294,6 +329,18 @@ def _backend_error(error: BaseException, rung: ModelRung, request: Request) -> B
             "Raise its timeout_s or the budget's seconds."
         )
     return None
+
+
+def _believable_spend(rung: ModelRung, completion: Completion) -> Spend:
+    """What a reply used; a server whose counts cannot be is charged for all that was held.
+
+    Raises:
+        BadReply: the reply's own figures cannot be.
+    """
+    try:
+        return rung.spend(completion)
+    except UsageError as error:
+        raise BadReply(f"'{rung.name}' sent figures that cannot be: {error} It is charged at its worst case.") from error
 
 
 def _repaired(request: Request, tried: _Tried) -> Request:

@@ -22,8 +22,15 @@ class Policy:
     repairs: int = 1
     min_output: int = 64
 
-    def good_enough(self, verdict: Verdict, *, last: bool) -> bool:
-        """Whether to stop at a reply with this verdict; ``last`` when no dearer rung is left."""
+    def good_enough(self, verdict: Verdict, *, last: bool, dearness: float = 0.0) -> bool:
+        """Whether to stop at a reply with this verdict.
+
+        Args:
+            verdict: what the checks say.
+            last: no dearer rung is left.
+            dearness: of the next rung, at the budget's shadow prices: the confidence that is asked for sinks to
+                ``accept / (1 + dearness)``, so that a chain that spends too fast stops at cheaper replies.
+        """
         if not verdict.valid:
             return False
-        return last or verdict.confidence is None or verdict.confidence >= self.accept
+        return last or verdict.confidence is None or verdict.confidence >= self.accept / (1.0 + dearness)

@@ -10,6 +10,7 @@ from agentflow.errors import BudgetExceeded
 
 Output = TypeVar("Output", covariant=True)
 RungKind = Literal["code", "model"]
+Outcome = Literal["accepted", "kept", "rejected", "failed", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Attempt:
     rung: str
     kind: RungKind
     number: int
-    outcome: Literal["accepted", "kept", "rejected", "failed", "refused"]
+    outcome: Outcome
     spend: Spend
     confidence: float | None = None
     reason: str = ""

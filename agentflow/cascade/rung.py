@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentflow.backends.base import Backend
-from agentflow.budget.meter import Room
 from agentflow.budget.prices import Price
-from agentflow.budget.spend import Quote, Spend, microjoules
+from agentflow.budget.room import Room
+from agentflow.budget.spend import Emissions, Quote, Spend, microjoules, microjoules_at_most
 from agentflow.energy.estimate import CallFacts, EnergyProfile
+from agentflow.energy.grid import WORLD, grams
 from agentflow.energy.interval import Energy
 from agentflow.messages import Completion, Request, Timings, TokenUsage
 from agentflow.tokens import TokenCounter
@@ -53,6 +55,7 @@ class CodeRung:
         max_cpu_s: the CPU seconds it is held for.
         threaded: run a plain function in a worker thread, for work that would block the event loop.
         worst: tokens and dollars it may spend elsewhere.
+        region: where its electricity comes from, by its code in ``energy.grid``.
     """
 
     name: str
@@ -61,10 +64,17 @@ class CodeRung:
     max_cpu_s: float = 0.5
     threaded: bool = False
     worst: Quote = field(default_factory=Quote)
+    region: str = WORLD
 
     def quote(self) -> Quote:
-        """The most one run is expected to use."""
-        return replace(self.worst, microjoules=microjoules(self.profile.ceiling(0, 0, self.max_cpu_s)))
+        """The most one run is expected to use. It is no bound: nothing stops a function after its CPU seconds."""
+        joules = self.profile.ceiling(0, 0, self.max_cpu_s)
+        return replace(
+            self.worst,
+            microjoules=microjoules_at_most(joules),
+            micrograms=_most_micrograms(joules, self.region),
+            bound=False,
+        )
 
     async def run(self, request: Request) -> tuple[Answer, Spend]:
         """Run the function, and measure it. CPU seconds are this thread's, or the process's when it is async."""
@@ -80,7 +90,14 @@ class CodeRung:
         seconds = time.monotonic() - started
         facts = CallFacts(answer.usage, Timings(total_s=seconds, cpu_s=cpu_s))
         energy = self.profile.estimate(facts)
-        return answer, Spend(calls=1, usage=answer.usage, nano_usd=answer.nano_usd, energy=energy, seconds=seconds)
+        return answer, Spend(
+            calls=1,
+            usage=answer.usage,
+            nano_usd=answer.nano_usd,
+            energy=energy,
+            seconds=seconds,
+            co2e=emissions(energy, self.region),
+        )
 
     def _timed(self, inputs: Any) -> tuple[Any, float]:
         started = time.thread_time()
@@ -100,9 +117,12 @@ class ModelRung:
         profile: joules.
         counter: counts prompts.
         context: tokens that prompt and reply may take together; None when unknown.
-        max_output: tokens of a reply when the request does not say, and the most it may ask for.
+        default_output: tokens of a reply when the request does not say.
+        max_output: tokens of the longest reply the model gives; None when unknown.
         timeout_s: the longest one attempt may take.
         logprobs: whether to ask for token probabilities.
+        profiled: whether ``profile`` rests on what someone said of the hardware, not on a prior alone.
+        region: where its electricity comes from, by its code in ``energy.grid``.
     """
 
     name: str
@@ -112,32 +132,45 @@ class ModelRung:
     profile: EnergyProfile
     counter: TokenCounter
     context: int | None = None
-    max_output: int = 1024
+    default_output: int = 1024
+    max_output: int | None = None
     timeout_s: float = 60.0
     logprobs: bool = False
+    profiled: bool = True
+    region: str = WORLD
 
-    def quote(self, request: Request) -> Quote:
-        """The worst case of one attempt at ``request`` (its ``max_output_tokens`` and ``timeout_s`` set).
+    def quote(self, request: Request, expected: int | None = None) -> Quote:
+        """What one attempt at ``request`` (its ``max_output_tokens`` and ``timeout_s`` set) is held for.
 
         Of seconds it asks for the least that is worth sending it: the attempt is cut short to what is left.
+
+        Args:
+            request: as it will be sent.
+            expected: tokens that its reply is expected to have, when that is held instead of the worst case.
         """
         prompt = self.counter.prompt_bound(request)
-        reply = request.max_output_tokens or self.max_output
+        most = request.max_output_tokens or self.default_output
+        reply = most if expected is None else min(expected, most)
         seconds = request.timeout_s or self.timeout_s
+        joules = self.profile.ceiling(prompt, reply, seconds)
         return Quote(
             prompt + reply,
             self.price.ceiling(prompt, reply),
-            microjoules(self.profile.ceiling(prompt, reply, seconds)),
+            microjoules_at_most(joules),
             min(seconds, LEAST_S),
+            _most_micrograms(joules, self.region),
+            bound=reply == most,
         )
 
-    def fit(self, request: Request, room: Room, min_output: int) -> Request:
+    def fit(self, request: Request, room: Room, min_output: int, expected: int | None = None) -> Request:
         """The request as this rung would send it, its reply and time shortened to the room that is left.
 
         When not even ``min_output`` tokens fit, the request is returned with that many: the hold will refuse
         it and say what lacks.
         """
-        asked = min(request.max_output_tokens or self.max_output, self.max_output)
+        asked = request.max_output_tokens or self.default_output
+        if self.max_output is not None:
+            asked = min(asked, self.max_output)
         if self.context is not None:
             asked = min(asked, max(1, self.context - self.counter.prompt(request)))
         left = self.timeout_s if room.seconds is None else min(self.timeout_s, room.seconds)
@@ -145,40 +178,45 @@ class ModelRung:
         request = replace(
             request, timeout_s=timeout_s, max_output_tokens=asked, logprobs=request.logprobs or self.logprobs
         )
-        if room.fits(self.quote(request)):
+        if room.fits(self.quote(request, expected)):
             return request
         least, most = min(min_output, asked), asked
         while least < most:
             middle = (least + most + 1) // 2
-            if room.fits(self.quote(replace(request, max_output_tokens=middle))):
+            if room.fits(self.quote(replace(request, max_output_tokens=middle), expected)):
                 least = middle
             else:
                 most = middle - 1
         return replace(request, max_output_tokens=least)
 
     def spend(self, completion: Completion) -> Spend:
-        """What a whole reply used."""
-        facts = CallFacts(completion.usage, completion.timings, completion.reported_joules)
-        return Spend(
-            calls=1,
-            usage=completion.usage,
-            nano_usd=self.price.cost(completion.usage),
-            energy=self.profile.estimate(facts),
-            seconds=completion.timings.total_s,
+        """What a whole reply used.
+
+        Raises:
+            UsageError: its token counts cannot be.
+        """
+        usage = completion.usage
+        # Checked before it is priced: what a server says of itself may be anything.
+        checked = Spend(calls=1, usage=usage, seconds=completion.timings.total_s)
+        facts = CallFacts(usage, completion.timings, completion.reported_joules)
+        energy = self.profile.estimate(facts)
+        return replace(
+            checked,
+            nano_usd=self.price.cost(usage),
+            energy=energy,
+            co2e=emissions(energy, self.region),
+            estimated=int(usage.source in ("tokenizer", "estimate")),
         )
 
-    def worst_spend(self, request: Request, quote: Quote, seconds: float) -> Spend:
-        """What an attempt is charged when its true cost never became known: everything that was held."""
-        reply = request.max_output_tokens or self.max_output
-        joules = quote.microjoules / 1e6
-        return Spend(
-            calls=1,
-            usage=TokenUsage(quote.tokens - reply, reply, source="estimate"),
-            nano_usd=quote.nano_usd,
-            energy=Energy(joules, 0.0, joules, "modelled", assumed=("cost unknown: charged at the hold",)),
-            seconds=seconds,
-            in_doubt=1,
-        )
+
+def emissions(energy: Energy, region: str) -> Emissions:
+    """Micrograms of CO2 equivalent of some energy, by the yearly average of its region."""
+    carbon = grams(energy, region).grams
+    return Emissions(round(carbon.mean * 1e6), math.floor(carbon.low * 1e6), math.ceil(carbon.high * 1e6))
+
+
+def _most_micrograms(joules: float, region: str) -> int:
+    return emissions(Energy(joules, joules, joules), region).high
 
 
 Rung = CodeRung | ModelRung

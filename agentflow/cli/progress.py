@@ -89,7 +89,7 @@ class _Board:
                 node.name,
                 "working" if self._states.get(node.name) == "started" else self._states.get(node.name, ""),
                 f"{spent.tokens:,}",
-                f"{facts.held_tokens:,}" if facts.open_holds else "",
+                f"{facts.held[0]:,}" if facts.open_holds else "",
                 format_usd(spent.nano_usd),
                 format_joules(spent.energy.mean),
                 f"{spent.seconds:.1f}",

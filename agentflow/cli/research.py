@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from decimal import Decimal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ import click
 from agentflow.budget.budget import Budget
 from agentflow.cli.progress import show_progress
 from agentflow.config import Settings, load_settings
-from agentflow.flow import budget_of
 from agentflow.jobs.research import FinishedJob, run_research
 from agentflow.research.pipeline import ResearchTask
-from agentflow.runtime import Runtime
+from agentflow.runtime import Runtime, budget_of
 from agentflow.telemetry import export
 
 _EXIT = {"budget": 3, "interrupted": 130, "error": 1}
@@ -29,6 +28,10 @@ _EXIT = {"budget": 3, "interrupted": 130, "error": 1}
 @click.option("--max-joules", metavar="JOULES", help="Most joules the job may spend.")
 @click.option("--max-tokens", metavar="TOKENS", help="Most tokens, input and output together.")
 @click.option("--max-seconds", metavar="SECONDS", help="Most seconds of wall clock.")
+@click.option("--max-grams-co2e", metavar="GRAMS", help="Most grams of CO2 equivalent.")
+@click.option("--max-calls", metavar="CALLS", help="Most attempts, those of code included.")
+@click.option("--on-exceed", type=click.Choice(["stop", "degrade", "ask"]), help="When a call does not fit.")
+@click.option("--tenant", metavar="NAME", help="Who pays, by its name in the configuration.")
 @click.option("--allow-private", is_flag=True, help="Fetch pages from private, loopback and link-local addresses too.")
 @click.option("--max-file-mb", type=float, help="Largest file to read, in megabytes.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for this run; must not exist yet.")
@@ -43,7 +46,7 @@ def command(question: str, sources: tuple[str, ...], **options: Any) -> int:
     task = ResearchTask(question, sources, options["allow_private"] or settings.sources.allow_private)
     budget = _budget(options, settings)
     export.setup(capture_content=settings.telemetry.capture_content, compat=settings.telemetry.otel_compat)
-    finished = asyncio.run(_run(settings, task, budget, options["out"], quiet=options["as_json"]))
+    finished = asyncio.run(_run(settings, task, budget, options))
     if options["as_json"]:
         click.echo(finished.report.model_dump_json(indent=2))
     else:
@@ -56,7 +59,7 @@ def command(question: str, sources: tuple[str, ...], **options: Any) -> int:
     return 0 if ending is None else _EXIT[ending.reason]
 
 
-async def _run(settings: Settings, task: ResearchTask, budget: Budget, out: Path | None, *, quiet: bool) -> FinishedJob:
+async def _run(settings: Settings, task: ResearchTask, budget: Budget, options: dict[str, Any]) -> FinishedJob:
     runtime = Runtime(settings)
     current = asyncio.current_task()
     assert current is not None
@@ -69,8 +72,10 @@ async def _run(settings: Settings, task: ResearchTask, budget: Budget, out: Path
 
     loop.add_signal_handler(signal.SIGINT, interrupt)
     try:
-        with show_progress(quiet=quiet) as observe:
-            return await run_research(runtime, task, budget, out=out, observe=observe)
+        with show_progress(quiet=options["as_json"]) as observe:
+            return await run_research(
+                runtime, task, budget, tenant=options["tenant"], out=options["out"], observe=observe
+            )
     finally:
         await runtime.aclose()
 
@@ -87,15 +92,7 @@ def _settings(options: dict[str, Any]) -> Settings:
 
 def _budget(options: dict[str, Any], settings: Settings) -> Budget:
     """The limits of the command line, each over the configured one."""
-    configured = budget_of(settings.budget)
-
-    def either(name: str, value: Any) -> Any:
-        return options[f"max_{name}"] if options[f"max_{name}"] is not None else value
-
-    usd: Decimal | float | str | None = either("usd", configured.usd)
-    return Budget(
-        usd=usd,
-        joules=either("joules", configured.joules),
-        tokens=either("tokens", configured.tokens),
-        seconds=either("seconds", configured.seconds),
-    )
+    given = {name.removeprefix("max_"): options[name] for name in options if name.startswith("max_")}
+    given.pop("file_mb")
+    given["on_exceed"] = options["on_exceed"]
+    return replace(budget_of(settings.budget), **{name: value for name, value in given.items() if value is not None})

@@ -32,6 +32,7 @@ async def run_research(
     task: ResearchTask,
     budget: Budget,
     *,
+    tenant: str | None = None,
     out: Path | None = None,
     observe: Callable[[Event, Meter], None] | None = None,
 ) -> FinishedJob:
@@ -41,6 +42,7 @@ async def run_research(
         runtime: rungs, prices, ledger.
         task: the question and where to look.
         budget: limits of the whole job.
+        tenant: who pays, by its name in the configuration.
         out: the folder for this run; one named after the job in the configured place when None.
         observe: told of every event, with the job's node of the budget tree.
 
@@ -48,7 +50,7 @@ async def run_research(
         AgentflowError: the job could not be run; no folder is left behind.
     """
     job = new_job_id()
-    meter = Meter(job, budget)
+    meter = await runtime.job(job, budget, tenant=tenant)
     folder = RunFolder(out) if out is not None else RunStore(runtime.settings.stores.runs).run(job)
     if folder.path.exists():
         raise UsageError(f"The run folder {folder.path} exists already. Choose another place with --out.")

@@ -17,7 +17,8 @@ class Agent:
         tools: names of the tools it may call.
         output: what it hands back.
         checks: names of the checks its replies must pass.
-        budget_share: the part (0 to 1] of the job's limits that its chain may use.
+        budget_share: the part (0 to 1] of a job's budget that is set aside for all its tasks together; with 1 they
+            draw on whatever is left.
     """
 
     name: str

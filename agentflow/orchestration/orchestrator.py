@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from agentflow.budget.meter import Meter
-from agentflow.chain import CallRecord
+from agentflow.chain import CallRecord, Chain
 from agentflow.errors import AgentflowError
 from agentflow.orchestration.plan import Outcome, Plan, Task
+from agentflow.orchestration.shares import Shares
 from agentflow.runtime import Runtime
 from agentflow.telemetry import tracing
 
@@ -50,12 +51,15 @@ class Orchestrator:
         """
         outcomes: dict[str, Outcome] = {}
         ended = {task.name: asyncio.Event() for task in plan.tasks}
+        shares = Shares(plan)
+        self._job.expect(sum(task.agent.budget_share for task in plan.tasks))
 
         async def follow(task: Task) -> None:
             for need in task.needs:
                 await ended[need].wait()
             inputs = {need: outcomes[need].value for need in task.needs if outcomes[need].error is None}
-            outcomes[task.name] = await self._one(task, inputs)
+            outcomes[task.name] = await self._one(task, inputs, shares)
+            self._job.did(task.agent.budget_share)
             ended[task.name].set()
 
         async with asyncio.TaskGroup() as group:
@@ -63,15 +67,9 @@ class Orchestrator:
                 group.create_task(follow(task), name=task.name)
         return outcomes
 
-    async def _one(self, task: Task, inputs: Mapping[str, Any]) -> Outcome:
+    async def _one(self, task: Task, inputs: Mapping[str, Any], shares: Shares) -> Outcome:
         try:
-            chain = self._runtime.chain(
-                task.name,
-                parent=self._job,
-                cascade=task.agent.cascade,
-                share=task.agent.budget_share,
-                observe=self._on_call,
-            )
+            chain = self._open(task, shares)
         except AgentflowError as error:
             return Outcome(error=error)
         self._on_task(task, "started", chain.meter)
@@ -87,3 +85,18 @@ class Orchestrator:
         finally:
             chain.close()
             self._on_task(task, state, chain.meter)
+
+    def _open(self, task: Task, shares: Shares) -> Chain:
+        share = shares.take(task)
+        left = self._job.room().seconds
+        return self._runtime.chain(
+            task.name,
+            parent=self._job,
+            cascade=task.agent.cascade,
+            share=share,
+            # Tasks run side by side, so of the wall clock each may take its agent's whole share.
+            seconds=None if share is None or not left else left * task.agent.budget_share,
+            observe=self._on_call,
+            agent=task.agent.name,
+            final=task.last,
+        )

@@ -18,13 +18,14 @@ class Task:
     """A piece of a job for one sub-agent.
 
     ``work`` gets the task's own chain and the results of the tasks it ``needs``, by their names; nothing else of
-    the job reaches it.
+    the job reaches it. ``last`` marks the one that delivers: its calls may use what budgets keep for a landing.
     """
 
     name: str
     agent: Agent
     work: Work
     needs: tuple[str, ...] = ()
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from agentflow.budget.budget import Currency
-from agentflow.budget.meter import Meter, amount_text
+from agentflow.budget.currency import COUNTED, MICRO, Currency, amount_text
+from agentflow.budget.meter import Meter
 from agentflow.budget.money import decimal_text
 from agentflow.budget.spend import Spend
 from agentflow.chain import CallRecord
@@ -100,8 +100,11 @@ def _line(node: Meter) -> MeterLine:
         output_tokens=spent.usage.output,
         usd=decimal_text(spent.nano_usd),
         joules=_energy(spent),
+        grams_co2e=round(spent.co2e.mean / MICRO, 6),
         seconds=round(spent.seconds, 4),
         in_doubt_calls=spent.in_doubt,
+        estimated_calls=spent.estimated,
+        overruns=spent.overruns,
     )
 
 
@@ -113,13 +116,9 @@ def _energy(spent: Spend) -> EnergyFigure:
 
 
 def _limits(node: Meter) -> tuple[Limit, ...]:
-    budget, spent = node.budget, node.spent
-    figures: tuple[tuple[Currency, float | None, float], ...] = (
-        ("tokens", budget.tokens, spent.tokens),
-        ("usd", budget.nano_usd, spent.nano_usd),
-        ("joules", budget.microjoules, spent.microjoules),
-        ("seconds", budget.seconds, spent.seconds),
-    )
+    spent = node.spent
+    figures: list[tuple[Currency, float | None, float]] = list(zip(COUNTED, node.limits, spent.amounts, strict=True))
+    figures.append(("seconds", node.budget.seconds, spent.seconds))
     return tuple(
         Limit(currency=currency, limit=amount_text(currency, limit), spent=amount_text(currency, used))
         for currency, limit, used in figures

@@ -142,7 +142,7 @@ class ResearchJob:
             self._gather(hits)
             await self._synthesise(chain)
 
-        tasks.append(Task("synthesis", self._agents["synthesis"], synthesise, needs=names))
+        tasks.append(Task("synthesis", self._agents["synthesis"], synthesise, needs=names, last=True))
         outcomes = await self._orchestrator.run(Plan(tuple(tasks)))
         _raise_any(outcomes)
 
@@ -225,7 +225,9 @@ class ResearchJob:
         """After an interruption: code alone answers from the evidence there is, if the budget has room for it."""
         if self.findings.evidence is None or self.findings.verified is not None:
             return
-        chain = self._runtime.chain("synthesis-partial", parent=self._meter, observe=self._on_call)
+        chain = self._runtime.chain(
+            "synthesis-partial", parent=self._meter, observe=self._on_call, agent="synthesis", final=True
+        )
         async with chain:
             try:
                 await self._synthesise(chain, code_only=True)

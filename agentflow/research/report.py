@@ -89,14 +89,17 @@ class MeterLine(_Part):
     output_tokens: int
     usd: str
     joules: EnergyFigure
+    grams_co2e: float = Field(default=0.0, description="grams of CO2 equivalent, by the grid's yearly average")
     seconds: float = Field(description="wall clock of this node; parallel children overlap")
     in_doubt_calls: int = Field(description="calls charged at their worst case because their true cost is unknown")
+    estimated_calls: int = Field(default=0, description="calls whose tokens we counted, because the reply did not say")
+    overruns: int = Field(default=0, description="calls that came back dearer than what was held for them")
 
 
 class Limit(_Part):
     """One limit of the job's budget, and what was used of it, in the currency's own unit."""
 
-    currency: Literal["tokens", "usd", "joules", "seconds"]
+    currency: Literal["tokens", "usd", "joules", "grams_co2e", "calls", "seconds"]
     limit: str
     spent: str
 
@@ -120,7 +123,7 @@ class Ending(_Part):
     """Why the job stopped before its end, and what was left undone."""
 
     reason: Literal["budget", "interrupted", "error"]
-    currency: Literal["tokens", "usd", "joules", "seconds"] | None = None
+    currency: Literal["tokens", "usd", "joules", "grams_co2e", "calls", "seconds"] | None = None
     message: str
     undone: tuple[str, ...]
 

@@ -45,7 +45,7 @@ def rung(server: ScriptedServer, name: str, **more: object) -> ModelRung:
     counter = TokenCounter.for_model("gpt-4o")
     backend = OpenAIBackend(server.url, counter.usage, retries=0)
     OPENED.append(backend)
-    facts: dict[str, object] = {"max_output": 200, "timeout_s": 20.0, **more}
+    facts: dict[str, object] = {"default_output": 200, "timeout_s": 20.0, **more}
     return ModelRung(name, backend, name, PRICE, RemotePrior(), counter, **facts)  # type: ignore[arg-type]
 
 
@@ -247,7 +247,7 @@ async def test_equal_calls_of_one_chain_are_two_calls(scripted_server: ScriptedS
 async def test_real_concurrent_calls_never_spend_more_than_the_budget(
     scripted_server: ScriptedServer, concurrency: int
 ) -> None:
-    small = rung(scripted_server, "small", max_output=100)
+    small = rung(scripted_server, "small", default_output=100)
     prompt = small.counter.prompt(ASK)
     scripted_server.script({"small": [{"text": "y", "usage": {"prompt_tokens": prompt, "completion_tokens": 100}}]})
     job = Meter("job", Budget(tokens=10 * (prompt + 100) + 50, usd="0.0045"))

@@ -41,7 +41,7 @@ def report_of(done: subprocess.CompletedProcess[str]) -> Report:
 def configure(here: Path, server: ScriptedServer, **tables: Any) -> None:
     (here / "agentflow.toml").write_text(
         "\n".join(
-            f'[models.{name}]\nbackend = "openai"\nmodel = "{name}"\nbase_url = "{server.url}"\nmax_output = 600\n'
+            f'[models.{name}]\nbackend = "openai"\nmodel = "{name}"\nbase_url = "{server.url}"\ndefault_output = 600\n'
             f"price = {{ input = 1, output = 4 }}\nretries = 0\ntimeout_s = 20"
             for name in ("small", "large")
         )
@@ -156,7 +156,7 @@ def test_litellm_serves_the_job_through_its_own_backend(here: Path, scripted_ser
 
 def test_llama_cpp_in_process_is_asked_and_a_model_too_small_for_it_leaves_the_answer_to_code(here: Path) -> None:
     (here / "agentflow.toml").write_text(
-        f'[models.tiny]\nbackend = "llamacpp"\npath = "{RUNGS / "large.gguf"}"\ncontext = 256\nmax_output = 16\n'
+        f'[models.tiny]\nbackend = "llamacpp"\npath = "{RUNGS / "large.gguf"}"\ncontext = 256\ndefault_output = 16\n'
     )
     (here / "tides.md").write_text("# Tides\n\nThe tide in the Bay of Fundy rises by 16 metres.\n")
     done = run("research", "How high does the tide in the Bay of Fundy rise?", "tides.md", "--json")

@@ -33,6 +33,7 @@ class MemoryLedger:
     async def open(self, opening: Opening) -> Entry:
         """Record a hold at every account, or return the entry already recorded under its key."""
         entry = Open(opening, self.run, next(self._tokens)).apply(self._books, _now_ms())
+        self._books.saved()
         if len(self._books.entries) > self._keep:
             self._forget()
         return entry
@@ -49,6 +50,7 @@ class MemoryLedger:
         """End a held entry; ending it again changes nothing."""
         entry = Close(key, self.run, state, spend, completion, first_token_s).apply(self._books, _now_ms())
         assert entry is not None
+        self._books.saved()
         return entry
 
     def judge(self, key: str, outcome: str, score: float | None) -> None:
@@ -94,7 +96,6 @@ class MemoryLedger:
                 return
             if is_final(entry.state):
                 del self._books.entries[key]
-        self._books.changed.clear()
 
 
 def _matches(entry: Entry, which: EntryFilter) -> bool:

@@ -5,7 +5,7 @@ An operation checks everything before it changes anything, so that one that is r
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -14,7 +14,7 @@ from agentflow.budget.currency import COUNTED, NOTHING, Amounts
 from agentflow.budget.ledger.base import Entry, Opening, State
 from agentflow.budget.line import as_amounts, closing, exceeded, refusal_of
 from agentflow.budget.spend import Spend
-from agentflow.errors import BudgetExceeded, LedgerError, UsageError
+from agentflow.errors import AgentflowError, BudgetExceeded, LedgerError, UsageError
 from agentflow.messages import Completion
 
 
@@ -26,6 +26,7 @@ class Books:
     accounts: dict[str, Account] = field(default_factory=dict[str, Account])
     elapsed: dict[str, float] = field(default_factory=dict[str, float])
     changed: dict[str, None] = field(default_factory=dict[str, None])
+    touched: dict[str, None] = field(default_factory=dict[str, None])
 
     def write(self, entry: Entry) -> Entry:
         """Replace an entry, and remember that it has changed."""
@@ -39,6 +40,17 @@ class Books:
         if account is None:
             account = self.accounts[id] = Account(id, limits)
         return account
+
+    def touch(self, ids: Iterable[str]) -> list[Account]:
+        """The accounts of these ids, and remember that they change."""
+        ids = tuple(ids)
+        self.touched.update(dict.fromkeys(ids))
+        return [self.accounts[id] for id in ids]
+
+    def saved(self) -> None:
+        """Nothing has changed any more."""
+        self.changed.clear()
+        self.touched.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,7 @@ class Open:
         for account in accounts:
             if not account.admits(asked):
                 raise BudgetExceeded(refusal_of(account, account.lacks(asked) or 0, asked))
-        for account in accounts:
+        for account in books.touch(account.id for account in accounts):
             account.reserve(asked)
         for id, seconds in opening.clocks:
             books.elapsed[id] = max(books.elapsed.get(id, 0.0), seconds)
@@ -102,8 +114,8 @@ class Close:
     spend: Spend | None = None
     completion: Completion | None = None
     first_token_s: float | None = None
-    # Set when a queued opening was given up: the key may then belong to somebody else's entry, or to none.
-    abandoned: bool = False
+    # The token of an opening that was given up while it was queued: there may be no such entry, or somebody else's.
+    abandoned: int | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -117,9 +129,9 @@ class Close:
             UsageError: there is no such entry.
         """
         entry = books.entries.get(self.key)
+        if self.abandoned is not None and (entry is None or entry.token != self.abandoned):
+            return None
         if entry is None:
-            if self.abandoned:
-                return None
             raise UsageError(f"The ledger has no entry '{self.key}' to close.")
         if entry.run != self.run:
             return entry
@@ -183,10 +195,15 @@ class Reconcile:
         entry = books.entries.get(self.key)
         if entry is None:
             raise UsageError(f"The ledger has no entry '{self.key}'. List those in doubt to see their keys.")
+        if entry.state == "reconciled" and entry.note == self.note and entry.spend == self._true(entry):
+            return entry
         if entry.state != "in_doubt":
             raise UsageError(f"The entry '{self.key}' is {entry.state}, not in doubt: there is nothing to reconcile.")
         ended = replace(entry, state="reconciled", note=self.note)
-        return _replace_charge(books, entry, ended, self.spend or Spend(calls=entry.held.calls))
+        return _replace_charge(books, entry, ended, self._true(entry))
+
+    def _true(self, entry: Entry) -> Spend:
+        return self.spend or Spend(calls=entry.held.calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,16 +242,51 @@ class SetLimits:
     def apply(self, books: Books, now_ms: int) -> None:
         """Change it, or make it."""
         books.account(self.id, self.limits).set_limits(self.limits)
+        books.touch((self.id,))
 
 
-Operation = Open | Close | Judge | Reconcile | Doubt | SetLimits
+@dataclass(frozen=True, slots=True)
+class Find:
+    """Look an entry up, in the order of what was queued before."""
+
+    key: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the entries it touches."""
+        return (self.key,)
+
+    def apply(self, books: Books, now_ms: int) -> Entry | None:
+        """The entry, if there is one."""
+        return books.entries.get(self.key)
+
+
+Operation = Open | Close | Judge | Reconcile | Doubt | SetLimits | Find
 Result = Entry | int | None
+
+
+def touched(operation: Operation) -> tuple[str, ...]:
+    """Ids of the accounts an operation names itself; those of the entries it closes come with the entries."""
+    if isinstance(operation, Open):
+        return tuple(id for id, _ in operation.opening.accounts)
+    return (operation.id,) if isinstance(operation, SetLimits) else ()
+
+
+def apply_all(operations: Iterable[Operation], books: Books, now_ms: int) -> list[Result | AgentflowError]:
+    """Apply operations one after another; one that is refused leaves no trace, and its error is its result."""
+    results: list[Result | AgentflowError] = []
+    for operation in operations:
+        try:
+            results.append(operation.apply(books, now_ms))
+        except AgentflowError as refused:
+            results.append(refused)
+    return results
 
 
 def charge(books: Books, ended: Entry, spend: Spend | None) -> Entry:
     """Turn an entry's hold into a charge at all its accounts; None was nothing."""
     asked = ended.held.amounts
-    accounts = [books.accounts[id] for id in ended.accounts]
+    accounts = books.touch(ended.accounts)
     if spend is None:
         for account in accounts:
             account.settle(asked, NOTHING)
@@ -257,8 +309,8 @@ def _replace_charge(books: Books, entry: Entry, ended: Entry, spend: Spend | Non
     before: Amounts = entry.spend.amounts if entry.spend is not None else NOTHING
     after: Amounts = spend.amounts if spend is not None else NOTHING
     difference = as_amounts(after[place] - before[place] for place in range(len(COUNTED)))
-    for id in entry.accounts:
-        books.accounts[id].settle(NOTHING, difference)
+    for account in books.touch(entry.accounts):
+        account.settle(NOTHING, difference)
     return books.write(replace(ended, spend=spend))
 
 

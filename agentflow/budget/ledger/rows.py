@@ -122,6 +122,11 @@ def entry_of(row: Sequence[Any]) -> Entry:
         ) from error
 
 
+def full_row(entry: Entry) -> tuple[Any, ...]:
+    """The columns of ``ENTRY``."""
+    return opened_row(entry) + closed_row(entry)
+
+
 def account_row(account: Account, elapsed_s: float) -> tuple[Any, ...]:
     """The columns of ``ACCOUNT``."""
     return (
@@ -162,8 +167,6 @@ def conditions(which: EntryFilter, mark: str) -> tuple[str, list[Any]]:
             parts.append(comparison + mark)
             values.append(value)
     return " and ".join(parts), values
-
-
 
 
 def _spend(get: Mapping[str, Any]) -> Spend | None:

@@ -1,0 +1,122 @@
+"""A ledger in a database: what is the same for SQLite and PostgreSQL. Imports writer, operations.
+
+The hold is committed before ``open`` returns, the settle and the reply in one transaction. Both are queued to one
+writer thread, so that tasks share commits. A run that was killed leaves its holds; ``recover`` charges them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Sequence
+from typing import Literal, Protocol, cast
+
+from agentflow.budget.account import Limits
+from agentflow.budget.ledger.audit import Finding, audit
+from agentflow.budget.ledger.base import AccountState, Entry, EntryFilter, Opening
+from agentflow.budget.ledger.operations import Close, Doubt, Find, Judge, Open, Reconcile, SetLimits
+from agentflow.budget.ledger.writer import Store, Writer
+from agentflow.budget.spend import Spend
+from agentflow.messages import Completion
+
+
+class Database(Store, Protocol):
+    """What a database offers beyond committing. All but ``abandoned`` may be called from any thread."""
+
+    def abandoned(self) -> tuple[tuple[str, ...], frozenset[str]]:
+        """Keys of entries that runs hold which are no longer alive, and these runs. On the writer's thread."""
+        ...
+
+    def entries(self, which: EntryFilter) -> list[Entry]:
+        """Entries in the order they were opened, without their replies."""
+        ...
+
+    def accounts(self, id: str | None = None) -> list[AccountState]:
+        """The account of this id, or every one, by id."""
+        ...
+
+
+class DurableLedger:
+    """A ledger that outlives its process.
+
+    Args:
+        database: where it is kept.
+        run: names this process among all that ever wrote there.
+    """
+
+    def __init__(self, database: Database, run: str) -> None:
+        self.run = run
+        self._database = database
+        self._writer = Writer(database, f"agentflow-ledger-{run}")
+        self._tokens = itertools.count(secrets.randbits(48))
+        self._recovered = False
+
+    async def open(self, opening: Opening) -> Entry:
+        """Record a hold at every account, or return the entry already recorded under its key."""
+        token = next(self._tokens)
+        try:
+            return cast("Entry", await self._writer.submit(Open(opening, self.run, token)))
+        except asyncio.CancelledError:
+            # It may be committed by now, and nobody will use it.
+            self._writer.post(Close(opening.key, self.run, "released", abandoned=token))
+            raise
+
+    async def close(
+        self,
+        key: str,
+        state: Literal["settled", "released", "in_doubt"],
+        *,
+        spend: Spend | None = None,
+        completion: Completion | None = None,
+        first_token_s: float | None = None,
+    ) -> Entry:
+        """End a held entry; ending it again changes nothing. Cancelled meanwhile, it is recorded all the same."""
+        return cast(
+            "Entry", await self._writer.submit(Close(key, self.run, state, spend, completion, first_token_s))
+        )  # fmt: skip
+
+    def judge(self, key: str, outcome: str, score: float | None) -> None:
+        """Note what the checks said of an attempt."""
+        self._writer.post(Judge(key, outcome, score))
+
+    async def find(self, key: str) -> Entry | None:
+        """The entry under ``key``, if there is one."""
+        return cast("Entry | None", await self._writer.submit(Find(key)))
+
+    async def entries(self, which: EntryFilter = EntryFilter()) -> Sequence[Entry]:  # noqa: B008 - a frozen value
+        """Entries in the order they were opened, without their replies."""
+        return await asyncio.to_thread(self._database.entries, which)
+
+    async def account(self, id: str) -> AccountState | None:
+        """The account of this id, if it was ever used."""
+        found = await asyncio.to_thread(self._database.accounts, id)
+        return found[0] if found else None
+
+    async def accounts(self) -> Sequence[AccountState]:
+        """Every account, by id."""
+        return await asyncio.to_thread(self._database.accounts)
+
+    async def set_limits(self, id: str, limits: Limits) -> None:
+        """Give an account other limits, or make it with them."""
+        await self._writer.submit(SetLimits(id, limits))
+
+    async def reconcile(self, key: str, spend: Spend | None, note: str) -> Entry:
+        """Put the true cost of an attempt in doubt in the place of its worst case."""
+        return cast("Entry", await self._writer.submit(Reconcile(key, spend, note)))
+
+    async def recover(self) -> int:
+        """Put in doubt what processes held that are no longer alive, charged at its worst case."""
+        keys, runs = await self._writer.call(self._database.abandoned)
+        return cast("int", await self._writer.submit(Doubt(keys, runs))) if keys else 0
+
+    async def audit(self) -> Sequence[Finding]:
+        """Count every account again from its entries, and tell where the two differ; nothing when all is well."""
+        # In one reading each: what is recorded between the two would look like a difference.
+        entries, accounts = await self._writer.call(lambda: (self._database.entries(EntryFilter()),
+                                                             self._database.accounts()))  # fmt: skip
+        return audit(entries, accounts)
+
+    async def aclose(self) -> None:
+        """Record what is queued, and let go."""
+        await self._writer.aclose()

@@ -1,0 +1,287 @@
+"""The ledger in PostgreSQL: for many workers on many machines. Imports durable, rows; psycopg when first used.
+
+A batch locks the accounts it touches in the order of their ids, so that batches of several workers wait for each
+other instead of deadlocking, and reads its entries under these locks. A worker's session lock says that it is alive;
+it needs a connection of its own for that (a pooler in transaction mode gives none).
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, cast
+
+import tenacity
+
+from agentflow.budget.ledger import rows
+from agentflow.budget.ledger.base import AccountState, Entry, EntryFilter
+from agentflow.budget.ledger.durable import DurableLedger
+from agentflow.budget.ledger.operations import Books, Close, Open, Operation, Result, SetLimits, apply_all, touched
+from agentflow.errors import AgentflowError, LedgerError
+
+if TYPE_CHECKING:
+    import psycopg
+
+_VERSION: Final = 1
+# How long a database that restarts, or locks that cross, are waited for.
+_PATIENCE_S: Final = 30.0
+# Serialization failure, deadlock, the same key or account made by two workers at once.
+_AGAIN: Final = frozenset({"40001", "40P01", "23505"})
+# Any worker may be the first to make the tables; they take turns by this lock.
+_MAKING: Final = 0x6167656E74666C6F
+
+_ENTRY, _ACCOUNT = "agentflow_entry", "agentflow_account"
+_SCHEMA: Final = (
+    f"create table {_ENTRY} ({', '.join(f'{name} {kind}' for name, kind in rows.ENTRY.items())}) with (fillfactor = 70)",
+    f"create table {_ACCOUNT} ({', '.join(f'{name} {kind}' for name, kind in rows.ACCOUNT.items())})"
+    " with (fillfactor = 50)",
+    f"create index on {_ENTRY} (opened_ms)",
+    f"create index on {_ENTRY} (job, opened_ms) where job <> ''",
+    f"create index on {_ENTRY} (tenant, opened_ms) where tenant <> ''",
+    f"create index on {_ENTRY} (run) where state = 'held'",
+    f"create index on {_ENTRY} (opened_ms) where state = 'in_doubt'",
+    f"comment on table {_ENTRY} is 'agentflow ledger, version {_VERSION}'",
+)
+_SELECT_ENTRY: Final = f"select {', '.join(rows.ENTRY)} from {_ENTRY} where key = any(%s)"
+_SELECT_ACCOUNT: Final = f"select {', '.join(rows.ACCOUNT)} from {_ACCOUNT}"
+_LOCK_ACCOUNTS: Final = f"{_SELECT_ACCOUNT} where id = any(%s) order by id for update"
+_MAKE_ACCOUNT: Final = (
+    f"insert into {_ACCOUNT} values ({', '.join(['%s'] * len(rows.ACCOUNT))}) on conflict (id) do nothing"
+)
+_PUT_ENTRY: Final = (
+    f"insert into {_ENTRY} values ({', '.join(['%s'] * len(rows.ENTRY))}) on conflict (key) do update set "
+    + ", ".join(f"{name} = excluded.{name}" for name in rows.ENTRY if name != "key")
+)
+_END_ENTRY: Final = f"update {_ENTRY} set {', '.join(f'{name} = %s' for name in rows.CLOSED)} where key = %s"
+_PUT_ACCOUNT: Final = (
+    f"update {_ACCOUNT} set {', '.join(f'{name} = %s' for name in rows.ACCOUNT if name != 'id')} where id = %s"
+)
+Value = TypeVar("Value")
+
+
+def postgres_ledger(url: str) -> DurableLedger:
+    """A ledger in the database at this address, whose tables are made when something is first recorded."""
+    run = secrets.token_hex(8)
+    return DurableLedger(PostgresDatabase(url, run), run)
+
+
+class PostgresDatabase:
+    """One database, as the writer's thread and readers use it.
+
+    Args:
+        url: its address, as libpq reads it.
+        run: 16 hexadecimal digits that name this process; a session lock on them says that it is alive.
+    """
+
+    def __init__(self, url: str, run: str) -> None:
+        self._url = url
+        self._run = run
+        self._connection: psycopg.Connection | None = None
+        # The accounts of entries that this process holds, so that closing one needs no look at it before its locks.
+        self._holding: dict[str, tuple[str, ...]] = {}
+        self._made: set[str] = set()
+
+    def commit(self, operations: Sequence[Operation]) -> Sequence[Result | AgentflowError]:
+        """Apply operations in order, in one transaction; it is repeated when it can be, and never applied twice."""
+        results = self._patiently(lambda: self._once(operations), forget=True)
+        for operation, result in zip(operations, results, strict=True):
+            if isinstance(operation, Open) and isinstance(result, Entry) and result.state == "held":
+                self._holding[result.key] = result.accounts
+            elif isinstance(operation, Close):
+                self._holding.pop(operation.key, None)
+        return results
+
+    def abandoned(self) -> tuple[tuple[str, ...], frozenset[str]]:
+        """Keys of entries that runs hold which are no longer alive, and these runs."""
+
+        def look() -> tuple[tuple[str, ...], frozenset[str]]:
+            connection = self._connect()
+            with connection.transaction():
+                holding = _rows(connection, f"select key, run from {_ENTRY} where state = 'held'", ())
+                others = {run for _, run in holding if run != self._run}
+                dead = frozenset(run for run in others if self._is_dead(connection, run))
+            return tuple(key for key, run in holding if run in dead), dead
+
+        return self._patiently(look, forget=True)
+
+    def entries(self, which: EntryFilter) -> list[Entry]:
+        """Entries in the order they were opened, without their replies."""
+        where, values = rows.conditions(which, "%s")
+        statement = f"select {', '.join(rows.LISTED)} from {_ENTRY} where {where} order by opened_ms, token"
+        return [rows.entry_of(row) for row in self._read(statement, values)]
+
+    def accounts(self, id: str | None = None) -> list[AccountState]:
+        """The account of this id, or every one, by id."""
+        where, values = ("true", []) if id is None else ("id = %s", [id])
+        statement = f'{_SELECT_ACCOUNT} where {where} order by id collate "C"'
+        return [rows.account_of(row) for row in self._read(statement, values)]
+
+    def close(self) -> None:
+        """Close the connection, and with it the lock that says that this process is alive."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _once(self, operations: Sequence[Operation]) -> Sequence[Result | AgentflowError]:
+        connection = self._connect()
+        with connection.transaction():
+            books = self._load(connection, operations)
+            known = {key: entry.token for key, entry in books.entries.items()}
+            results = apply_all(operations, books, time.time_ns() // 1_000_000)
+            self._save(connection, books, known)
+        # Only now is it sure that they are there.
+        self._made.update(books.accounts)
+        return results
+
+    def _load(self, connection: psycopg.Connection, operations: Sequence[Operation]) -> Books:
+        """Lock the accounts, then read the entries: nobody changes an entry without the locks of its accounts."""
+        books = Books()
+        keys = sorted({key for operation in operations for key in operation.keys})
+        ids = {id for operation in operations for id in touched(operation)}
+        ids.update(id for key in keys for id in self._holding.get(key, ()))
+        strangers = [key for key in keys if key not in self._holding]
+        for (text,) in _rows(connection, f"select accounts from {_ENTRY} where key = any(%s)", (strangers,)):
+            ids.update(json.loads(text))
+        self._make(connection, operations)
+        for row in _rows(connection, _LOCK_ACCOUNTS, (sorted(ids),)):
+            state = rows.account_of(row)
+            books.accounts[row[0]], books.elapsed[row[0]] = state.account, state.elapsed_s
+        for row in _rows(connection, _SELECT_ENTRY, (keys,)):
+            books.entries[row[0]] = rows.entry_of(row)
+        return books
+
+    def _make(self, connection: psycopg.Connection, operations: Sequence[Operation]) -> None:
+        """Make the accounts that nobody has used yet, in the order of their ids, so that they can be locked."""
+        books = Books()
+        for operation in operations:
+            if isinstance(operation, Open):
+                wanted = operation.opening.accounts
+            else:
+                wanted = ((operation.id, operation.limits),) if isinstance(operation, SetLimits) else ()
+            for id, limits in wanted:
+                if id not in self._made:
+                    books.account(id, limits)
+        if books.accounts:
+            new = [rows.account_row(books.accounts[id], 0.0) for id in sorted(books.accounts)]
+            _many(connection, _MAKE_ACCOUNT, new)
+
+    def _save(self, connection: psycopg.Connection, books: Books, known: dict[str, int]) -> None:
+        new = [books.entries[key] for key in books.changed if known.get(key) != books.entries[key].token]
+        ended = [books.entries[key] for key in books.changed if known.get(key) == books.entries[key].token]
+        accounts = [rows.account_row(books.accounts[id], books.elapsed.get(id, 0.0)) for id in sorted(books.touched)]
+        with connection.pipeline():
+            _many(connection, _PUT_ENTRY, [rows.full_row(entry) for entry in new])
+            _many(connection, _END_ENTRY, [(*rows.closed_row(entry), entry.key) for entry in ended])
+            _many(connection, _PUT_ACCOUNT, [(*row[1:], row[0]) for row in accounts])
+
+    def _connect(self) -> psycopg.Connection:
+        psycopg = _psycopg()
+        if self._connection is None:
+            self._made.clear()
+            connection = psycopg.connect(self._url, autocommit=True, connect_timeout=10, application_name="agentflow")
+            connection.execute("select pg_advisory_lock(%s)", (_number(self._run),))
+            self._prepare(connection)
+            self._connection = connection
+        return self._connection
+
+    def _prepare(self, connection: psycopg.Connection) -> None:
+        """Make the tables, or refuse those of another version."""
+        with connection.transaction():
+            connection.execute("select pg_advisory_xact_lock(%s)", (_MAKING,))
+            comment = _rows(connection, "select obj_description(to_regclass(%s))", (_ENTRY,))[0][0]
+            exists = _rows(connection, "select to_regclass(%s)", (_ENTRY,))[0][0]
+            if exists is None:
+                for statement in _SCHEMA:
+                    connection.execute(cast("LiteralString", statement))
+            elif comment != f"agentflow ledger, version {_VERSION}":
+                raise LedgerError(
+                    f"The ledger in this database is '{comment}', this program writes version {_VERSION}. "
+                    "Use the program that made it, or another database."
+                )
+
+    def _read(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Read by a connection of its own, so that a long report holds nobody up."""
+        psycopg = _psycopg()
+
+        def read() -> list[tuple[Any, ...]]:
+            with psycopg.connect(self._url, connect_timeout=10, application_name="agentflow report") as connection:
+                if _rows(connection, "select to_regclass(%s)", (_ENTRY,))[0][0] is None:
+                    return []
+                return _rows(connection, statement, values)
+
+        return self._patiently(read, forget=False)
+
+    def _is_dead(self, connection: psycopg.Connection, run: str) -> bool:
+        """Whether nobody holds the session lock that a living run holds."""
+        number = _number(run)
+        if not _rows(connection, "select pg_try_advisory_lock(%s)", (number,))[0][0]:
+            return False
+        connection.execute("select pg_advisory_unlock(%s)", (number,))
+        return True
+
+    def _patiently(self, work: Callable[[], Value], *, forget: bool) -> Value:
+        """Do something, again while the database restarts or locks cross, for half a minute at most.
+
+        Args:
+            work: what to do, from the start each time.
+            forget: drop the writer's connection when it breaks.
+        """
+        psycopg = _psycopg()
+
+        def may_be_repeated(error: BaseException) -> bool:
+            if not isinstance(error, psycopg.Error):
+                return False
+            if isinstance(error, psycopg.OperationalError) and error.sqlstate not in _AGAIN:
+                if forget:
+                    self._forget()
+                # A wrong password or a database that does not exist will not mend itself.
+                return not (error.sqlstate or "").startswith(("28", "3D"))
+            return error.sqlstate in _AGAIN
+
+        try:
+            return tenacity.Retrying(
+                retry=tenacity.retry_if_exception(may_be_repeated),
+                wait=tenacity.wait_random_exponential(multiplier=0.02, max=1.0),
+                stop=tenacity.stop_after_delay(_PATIENCE_S),
+                reraise=True,
+            )(work)
+        except psycopg.Error as error:
+            if forget:
+                self._forget()
+            raise LedgerError(
+                f"The ledger in PostgreSQL cannot be used: {' '.join(str(error).split())}. Nothing was sent that it "
+                "does not know. Check that the server runs, and the address and rights."
+            ) from error
+
+    def _forget(self) -> None:
+        """Drop a connection that may be broken; the next use makes another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _psycopg() -> Any:
+    try:
+        import psycopg
+    except ImportError as error:
+        raise LedgerError(
+            "The ledger in PostgreSQL needs psycopg. Install it with: pip install 'agentflow[postgres]'."
+        ) from error
+    return psycopg
+
+
+def _rows(connection: psycopg.Connection, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    return connection.execute(cast("LiteralString", statement), values).fetchall()
+
+
+def _many(connection: psycopg.Connection, statement: str, values: Sequence[Sequence[Any]]) -> None:
+    if values:
+        with connection.cursor() as cursor:
+            cursor.executemany(cast("LiteralString", statement), values)
+
+
+def _number(run: str) -> int:
+    """A run as the 64 bits of an advisory lock."""
+    return int(run, 16) - (1 << 63)
