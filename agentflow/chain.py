@@ -156,7 +156,6 @@ class Chain:
             BudgetExceeded: the budget has no room for any rung that could still answer.
             CallFailed: no rung gave a valid reply.
             LedgerError: what the call would cost cannot be recorded; it was not sent.
-            UnprofiledModel: joules are limited, and nothing is known of a model's hardware.
             UsageError: the chain is closed, or the question is empty.
         """
         if self._closed:

@@ -60,6 +60,7 @@ class Flow:
 
         Raises:
             UnpricedModel: a model of the cascade has no known price.
+            UnprofiledModel: joules are limited, and nothing is known of a model's hardware.
         """
         budget = budget or budget_of(self.settings.budget)
         return self.runtime.chain(name, budget=budget, cascade=cascade, admission=admission)
@@ -78,6 +79,7 @@ class Flow:
         Raises:
             LedgerError: the ledger cannot be read.
             UnpricedModel: a model of the cascade has no known price.
+            UnprofiledModel: joules are limited, and nothing is known of a model's hardware.
             UsageError: the configuration has no such tenant.
         """
         node = await self.runtime.tenant(tenant)

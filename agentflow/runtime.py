@@ -24,7 +24,7 @@ from agentflow.chain import CallRecord, Chain
 from agentflow.config import CODE, LimitSettings, ModelSettings, PriceSettings, Settings
 from agentflow.energy.estimate import EnergyProfile
 from agentflow.energy.profiles import CpuProfile, profile_for
-from agentflow.errors import UnknownModel, UsageError
+from agentflow.errors import UnknownModel, UnprofiledModel, UsageError
 from agentflow.tokens import TokenCounter
 
 
@@ -86,6 +86,7 @@ class Runtime:
 
         Raises:
             UnpricedModel: a model of the cascade has no known price.
+            UnprofiledModel: joules are limited, and nothing is known of a model's hardware.
         """
         rungs = self.cascade(cascade)
         if parent is None:
@@ -93,6 +94,7 @@ class Runtime:
         else:
             meter = parent.child(name, budget, share=share, seconds=seconds, final=final)
             ledger = self.ledger
+        self.check(cascade, meter)
         labels = Labels(**{node.kind: node.name for node in _above(meter)}, agent=agent)
         # A chain outside a job is no repetition of an earlier one of its name: its calls are its own.
         key = None if labels.job else f"{meter.path}-{secrets.token_hex(8)}"
@@ -152,6 +154,23 @@ class Runtime:
     def _bare_ledger(self) -> Ledger:
         """The ledger of chains outside jobs: in memory, unless one was chosen for everything."""
         return self._memory if self._given is None and self.settings.ledger.kind == "auto" else self.ledger
+
+    def check(self, cascade: str, meter: Meter) -> None:
+        """Refuse a cascade whose models cannot be metered in every currency that is limited at this node.
+
+        Raises:
+            UnknownModel, UnpricedModel: a model is not configured, or has no known price.
+            UnprofiledModel: joules or grams of CO2 equivalent are limited, and nothing is known of its hardware.
+        """
+        rungs, room = self.cascade(cascade).rungs, meter.room()
+        if room.microjoules is None and room.micrograms is None:
+            return
+        for rung in rungs:
+            if isinstance(rung, ModelRung) and not rung.profiled:
+                raise UnprofiledModel(
+                    f"Joules or grams of CO2e are limited, but nothing is known of the hardware behind '{rung.name}'. "
+                    f'Say it in models.{rung.name}.energy; {{ kind = "remote" }} there accepts a wide prior.'
+                )
 
     def cascade(self, name: str, code: CodeRung | None = None) -> Cascade:
         """The cascade of this name, with ``code`` as its code rung; without one, its model rungs alone."""

@@ -24,7 +24,8 @@ class Triage(BaseModel):
 
 
 def model(server: ScriptedServer, **more: object) -> dict[str, object]:
-    return {"backend": "openai", "base_url": server.url, "price": {"input": 1, "output": 2}, "retries": 0, **more}
+    return {"backend": "openai", "base_url": server.url, "price": {"input": 1, "output": 2}, "energy": {"kind": "remote"},
+            "retries": 0, **more}  # fmt: skip
 
 
 async def test_a_chain_answers_with_the_type_that_was_asked_for(scripted_server: ScriptedServer, here: Path) -> None:
@@ -48,7 +49,13 @@ async def test_chains_of_one_name_outside_a_job_are_each_their_own(scripted_serv
 
 async def test_a_real_cascade_of_local_models_climbs_on_its_own_confidence(here: Path) -> None:
     rungs = {
-        name: {"backend": "llamacpp", "path": RUNGS / f"{name}.gguf", "context": 256, "logprobs": True, "default_output": 8}
+        name: {
+            "backend": "llamacpp",
+            "path": RUNGS / f"{name}.gguf",
+            "context": 256,
+            "logprobs": True,
+            "default_output": 8,
+        }
         for name in ("small", "medium", "large")
     }
     async with Flow(Settings(models=rungs)) as flow:  # type: ignore[arg-type]
@@ -123,7 +130,7 @@ def test_code_in_the_documentation_runs(page: str, here: Path, scripted_server: 
         if "async def triage" in block:
             (here / "agentflow.toml").write_text(
                 f'[models.small]\nbackend = "openai"\nbase_url = "{scripted_server.url}"\ndefault_output = 30\n'
-                "price = { input = 1, output = 2 }\n"
+                'price = { input = 1, output = 2 }\nenergy = { kind = "remote" }\n'
             )
             block += "\nimport asyncio\nassert asyncio.run(triage('T1: it burns')).urgent\n"
         done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)

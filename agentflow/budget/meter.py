@@ -112,9 +112,7 @@ class Meter:
         self.children: list[Meter] = []
         self.ask: Ask | None = None
         self._tree: _Tree = _Tree(clock, calendar) if parent is None else parent._tree
-        self._account = Account(
-            self.path, self.budget.limits, landing=self.budget.landing, warn_at=self.budget.warn_at
-        )
+        self._account = Account(self.path, self.budget.limits, landing=self.budget.landing, warn_at=self.budget.warn_at)
         self._windows = [Window(one, self.path) for one in budgets if one.per is not None]
         self._grant = Grant()
         self._pacer: Pacer | None = None

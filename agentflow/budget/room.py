@@ -26,9 +26,7 @@ class Room:
         tokens, nano_usd, microjoules, micrograms, calls = (
             None if amount == math.inf else max(int(amount), 0) for amount in left
         )
-        return cls(
-            tokens, nano_usd, microjoules, None if seconds == math.inf else max(seconds, 0.0), micrograms, calls
-        )
+        return cls(tokens, nano_usd, microjoules, None if seconds == math.inf else max(seconds, 0.0), micrograms, calls)
 
     def of_currency(self, currency: str) -> float | None:
         """What is left of one currency, in the unit the meter counts it in."""

@@ -17,6 +17,9 @@ from agentflow.energy.interval import Energy, Provenance, Scope
 from agentflow.errors import UsageError
 from agentflow.messages import TokenUsage, UsageSource
 
+# Sums beyond this do not fit the 64 bits of a ledger's column.
+_ENDLESS = LARGEST * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Quote:
@@ -59,7 +62,7 @@ class Emissions:
 
     def __post_init__(self) -> None:
         """Refuse figures that are not an interval."""
-        if not 0 <= self.low <= self.mean <= self.high <= LARGEST * 1024:
+        if not 0 <= self.low <= self.mean <= self.high <= _ENDLESS:
             raise UsageError(f"Emissions need 0 <= low <= mean <= high, got {self.low} / {self.mean} / {self.high}.")
 
     def __add__(self, other: Emissions) -> Emissions:
@@ -110,7 +113,7 @@ class Spend:
             ("images", usage.images),
             ("audio_ms", usage.audio_ms),
         ):
-            if amount.__class__ is not int or amount < 0:
+            if amount.__class__ is not int or not 0 <= amount < _ENDLESS:
                 raise UsageError(f"A spend of {amount!r} {name} cannot be. Counts are whole numbers from 0 up.")
         if not 0.0 <= self.seconds < math.inf:
             raise UsageError(f"A spend of {self.seconds} seconds cannot be.")
@@ -175,7 +178,9 @@ class Spend:
     def __str__(self) -> str:
         """For people: ``3 calls, 1,520 tokens, $0.0031, 1.2 kJ (...), 2.4 s``."""
         calls, tokens = format_amount("calls", self.calls), format_amount("tokens", self.tokens)
-        return f"{calls}, {tokens}, {format_usd(self.nano_usd)}, {self.energy}, {format_amount('seconds', self.seconds)}"
+        return (
+            f"{calls}, {tokens}, {format_usd(self.nano_usd)}, {self.energy}, {format_amount('seconds', self.seconds)}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that ``from_json`` reads back, exactly."""

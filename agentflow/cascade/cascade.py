@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from agentflow.budget.hold import Hold
 from agentflow.budget.ledger import Entry, Labels
-from agentflow.budget.spend import Spend
+from agentflow.budget.spend import Quote, Spend
 from agentflow.cascade.checks import Candidate, Check, output_schema, parse_output, run_checks
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.reply import Attempt, Outcome, Reply, Verdict
@@ -338,9 +338,13 @@ def _believable_spend(rung: ModelRung, completion: Completion) -> Spend:
         BadReply: the reply's own figures cannot be.
     """
     try:
-        return rung.spend(completion)
+        spend = rung.spend(completion)
+        Quote(*spend.amounts[:3], micrograms=spend.amounts[3])
+        return spend
     except UsageError as error:
-        raise BadReply(f"'{rung.name}' sent figures that cannot be: {error} It is charged at its worst case.") from error
+        raise BadReply(
+            f"'{rung.name}' sent figures that cannot be: {error} It is charged at its worst case."
+        ) from error
 
 
 def _repaired(request: Request, tried: _Tried) -> Request:

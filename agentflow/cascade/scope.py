@@ -13,11 +13,10 @@ from agentflow.budget.admission import Admission, Strict
 from agentflow.budget.hold import Hold
 from agentflow.budget.ledger import Labels, Ledger, Opening
 from agentflow.budget.meter import Meter
-from agentflow.budget.room import Room
 from agentflow.budget.spend import Quote
 from agentflow.cascade.reply import Attempt
 from agentflow.cascade.rung import ModelRung
-from agentflow.errors import BudgetExceeded, UnprofiledModel
+from agentflow.errors import BudgetExceeded
 from agentflow.messages import Request
 
 # How often a request is shortened to what the ledger has left, while other processes spend from it.
@@ -75,7 +74,6 @@ class CallScope:
         Raises:
             BudgetExceeded: not even ``least`` tokens fit, and nobody raised the limit.
             LedgerError: it cannot be recorded.
-            UnprofiledModel: joules are limited, and nobody said what the model's joules rest on.
         """
         while True:
             try:
@@ -100,7 +98,6 @@ class CallScope:
         room = self.meter.room(final=self.final)
         refits = 0
         while True:
-            self._refuse_unprofiled(rung, room)
             fitted = rung.fit(request, room, least, self._expected(rung, labels))
             try:
                 quote = rung.quote(fitted, self._expected(rung, labels))
@@ -116,11 +113,3 @@ class CallScope:
 
     def _expected(self, rung: ModelRung, labels: Labels) -> int | None:
         return self.admission.expected(rung.name, labels.call)
-
-    @staticmethod
-    def _refuse_unprofiled(rung: ModelRung, room: Room) -> None:
-        if not rung.profiled and (room.microjoules is not None or room.micrograms is not None):
-            raise UnprofiledModel(
-                f"Joules or grams of CO2e are limited, but nothing is known of the hardware behind model '{rung.name}'."
-                f" Say it in models.{rung.name}.energy; {{ kind = \"remote\" }} there accepts a wide prior."
-            )

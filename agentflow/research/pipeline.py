@@ -93,7 +93,7 @@ class ResearchJob:
         self.findings.question = task.question
         for agent in ("planner", "synthesis"):
             # A model without a price, or not configured, is told before anything is spent.
-            self._runtime.cascade(self._agents[agent].cascade)
+            self._runtime.check(self._agents[agent].cascade, self._meter)
         try:
             await self._prepare(task)
             await self._answer()

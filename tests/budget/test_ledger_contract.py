@@ -53,7 +53,9 @@ async def amounts(ledger: Ledger, id: str = "job") -> tuple[list[int], list[int]
 
 
 async def test_a_hold_is_recorded_at_every_account_and_settled_in_full(ledger: Ledger) -> None:
-    entry = await ledger.open(opening(labels=Labels("acme", "job", "chain", "planner", "plan", "default", "s", "model")))
+    entry = await ledger.open(
+        opening(labels=Labels("acme", "job", "chain", "planner", "plan", "default", "s", "model"))
+    )
     assert (entry.state, entry.run) == ("held", ledger.run)
     assert await amounts(ledger) == ([600, 5_000_000, 3_000_000, 300, 1], [0] * 5)
     ended = await ledger.close("a", "settled", spend=SPENT, completion=REPLY, first_token_s=0.25)

@@ -163,7 +163,7 @@ async def test_dollars_and_joules_shorten_the_reply_too(scripted_server: Scripte
 
 
 async def test_a_refused_rung_is_passed_over_for_one_that_fits(scripted_server: ScriptedServer) -> None:
-    it = chain(rung(scripted_server, "dear"), code("4", 0.5), budget=Budget(usd="0.00001"))
+    it = chain(rung(scripted_server, "dear"), code("4", 0.5), budget=Budget(usd="0.00001", on_exceed="degrade"))
     reply = await it.call(ASK)
     assert reply.rung == "code"
     assert reply.refusal is not None
@@ -202,7 +202,7 @@ async def test_a_dropped_connection_is_charged_in_doubt_and_a_refused_one_is_not
     other = chain(dead)
     with pytest.raises(CallFailed, match="does not answer"):
         await other.call(ASK)
-    assert (other.spend.in_doubt, other.spend.tokens, other.meter.statistics().held_tokens) == (0, 0, 0)
+    assert (other.spend.in_doubt, other.spend.tokens, other.meter.statistics().held[0]) == (0, 0, 0)
 
 
 async def test_cancelling_a_call_ends_its_hold_and_stops_the_server(scripted_server: ScriptedServer) -> None:

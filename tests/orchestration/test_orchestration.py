@@ -45,14 +45,14 @@ async def test_tasks_run_side_by_side_as_soon_as_what_they_need_is_there() -> No
     assert states[-2:] == ["c started", "c ended"]
 
 
-async def test_each_task_has_a_chain_of_its_own_with_its_agents_share() -> None:
+async def test_each_task_has_a_chain_of_its_own_with_its_part_of_its_agents_share() -> None:
     job = Meter("job", Budget(tokens=1_000))
 
     async def look(chain: Chain, inputs: Mapping[str, Any]) -> int | None:
         return chain.meter.room().tokens
 
     outcomes = await orchestrator(job).run(Plan((Task("a", WORKER, look), Task("b", WORKER, look))))
-    assert (outcomes["a"].value, outcomes["b"].value) == (500, 500)
+    assert (outcomes["a"].value, outcomes["b"].value) == (250, 250)
     assert [child.name for child in job.children] == ["a", "b"]
 
 

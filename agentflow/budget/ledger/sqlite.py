@@ -178,10 +178,9 @@ class SqliteDatabase:
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._runs.mkdir(mode=0o700, exist_ok=True)
+            self._runs.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._alive.acquire()
-            # Replies and prompts' costs are nobody else's business.
+            # What is recorded there is nobody else's business.
             self.path.touch(mode=0o600)
             connection = sqlite3.connect(self.path, timeout=_BUSY_MS / 1000, isolation_level=None)
             connection.execute("pragma journal_mode = wal")
