@@ -12,6 +12,7 @@
     └── RunError                   the run failed although the request was sound
         ├── CallFailed             every rung of a cascade was tried, none gave a valid reply
         ├── LedgerError            the ledger could not record: nothing may be spent without it
+        │   └── HeldElsewhere      another process is making this very attempt now
         └── BackendError           a model server failed
             ├── BackendUnavailable nothing was generated: safe to try again, nothing to pay
             ├── BackendTimeout     no full reply in time; what it cost is not known
@@ -40,6 +41,7 @@ __all__ = [
     "ConnectionDropped",
     "ContextOverflow",
     "FetchRefused",
+    "HeldElsewhere",
     "LedgerError",
     "Refusal",
     "RequestRejected",
@@ -131,6 +133,10 @@ class CallFailed(RunError):
 
 class LedgerError(RunError):
     """The ledger could not read or record. What it does not record may not be spent, so nothing was sent."""
+
+
+class HeldElsewhere(LedgerError):
+    """Another process is making this very attempt now. It would be paid for twice if this one made it too."""
 
 
 class BackendError(RunError):

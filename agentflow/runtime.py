@@ -114,6 +114,8 @@ class Runtime:
         """
         above = None if tenant is None else await self.tenant(tenant)
         job = Meter(name, budget, kind="job") if above is None else above.child(name, budget, kind="job")
+        # A job that a dead process left in the middle of a call goes on with that call charged.
+        await self.ledger.recover()
         known = await self.ledger.account(job.path)
         if known is not None:
             job.carry(as_amounts(known.account.spent), known.elapsed_s)

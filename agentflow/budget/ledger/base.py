@@ -126,7 +126,8 @@ class Ledger(Protocol):
 
         Raises:
             BudgetExceeded: an account has no room, counting what other processes hold. Nothing is recorded.
-            LedgerError: it cannot be recorded, or another process is making this very attempt now.
+            HeldElsewhere: another process is making this very attempt now, and lives.
+            LedgerError: it cannot be recorded.
             UsageError: this process is making it already: two calls have one key.
         """
         ...

@@ -10,7 +10,9 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import Sequence
-from typing import Literal, Protocol, cast
+from typing import Final, Literal, Protocol, cast
+
+import tenacity
 
 from agentflow.budget.account import Limits
 from agentflow.budget.ledger.audit import Finding, audit
@@ -18,7 +20,11 @@ from agentflow.budget.ledger.base import AccountState, Entry, EntryFilter, Openi
 from agentflow.budget.ledger.operations import Close, Doubt, Find, Judge, Open, Reconcile, SetLimits
 from agentflow.budget.ledger.writer import Store, Writer
 from agentflow.budget.spend import Spend
+from agentflow.errors import HeldElsewhere
 from agentflow.messages import Completion
+
+# How long an attempt that another process holds is waited for.
+_PATIENCE_S: Final = 5.0
 
 
 class Database(Store, Protocol):
@@ -54,13 +60,27 @@ class DurableLedger:
 
     async def open(self, opening: Opening) -> Entry:
         """Record a hold at every account, or return the entry already recorded under its key."""
+        if not self._recovered:
+            # What dead processes still hold is charged before anything new is held: in the writer's queue, ahead of it.
+            self._recovered = True
+            self._writer.post(self._recover)
         token = next(self._tokens)
         try:
-            return cast("Entry", await self._writer.submit(Open(opening, self.run, token)))
+            # A process that was killed may seem alive for a moment yet, and what it holds be ours to take up.
+            async for attempt in tenacity.AsyncRetrying(
+                retry=tenacity.retry_if_exception_type(HeldElsewhere),
+                wait=tenacity.wait_random_exponential(multiplier=0.02, max=0.5),
+                stop=tenacity.stop_after_delay(_PATIENCE_S),
+                before_sleep=lambda _: self._writer.post(self._recover),
+                reraise=True,
+            ):
+                with attempt:
+                    return cast("Entry", await self._writer.submit(Open(opening, self.run, token)))
         except asyncio.CancelledError:
             # It may be committed by now, and nobody will use it.
             self._writer.post(Close(opening.key, self.run, "released", abandoned=token))
             raise
+        raise AssertionError("the last attempt returns or raises")
 
     async def close(
         self,
@@ -107,8 +127,7 @@ class DurableLedger:
 
     async def recover(self) -> int:
         """Put in doubt what processes held that are no longer alive, charged at its worst case."""
-        keys, runs = await self._writer.call(self._database.abandoned)
-        return cast("int", await self._writer.submit(Doubt(keys, runs))) if keys else 0
+        return await self._writer.call(self._recover)
 
     async def audit(self) -> Sequence[Finding]:
         """Count every account again from its entries, and tell where the two differ; nothing when all is well."""
@@ -120,3 +139,7 @@ class DurableLedger:
     async def aclose(self) -> None:
         """Record what is queued, and let go."""
         await self._writer.aclose()
+
+    def _recover(self) -> int:
+        keys, runs = self._database.abandoned()
+        return cast("int", self._database.commit([Doubt(keys, runs)])[0]) if keys else 0

@@ -14,7 +14,7 @@ from agentflow.budget.currency import COUNTED, NOTHING, Amounts
 from agentflow.budget.ledger.base import Entry, Opening, State
 from agentflow.budget.line import as_amounts, closing, exceeded, refusal_of
 from agentflow.budget.spend import Spend
-from agentflow.errors import AgentflowError, BudgetExceeded, LedgerError, UsageError
+from agentflow.errors import AgentflowError, BudgetExceeded, HeldElsewhere, UsageError
 from agentflow.messages import Completion
 
 
@@ -70,7 +70,7 @@ class Open:
         """Reserve at every account, or hand back what is there.
 
         Raises:
-            BudgetExceeded, LedgerError, UsageError: as ``Ledger.open`` says.
+            BudgetExceeded, HeldElsewhere, UsageError: as ``Ledger.open`` says.
         """
         opening = self.opening
         there = books.entries.get(opening.key)
@@ -96,7 +96,7 @@ class Open:
         if there.state != "held":
             return books.write(replace(there, replays=there.replays + 1)) if there.completion is not None else there
         if there.run != self.run:
-            raise LedgerError(
+            raise HeldElsewhere(
                 f"Another process is making the call '{there.key}' now. Run a job in one process at a time."
             )
         if there.token != self.token:

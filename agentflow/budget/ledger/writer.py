@@ -75,9 +75,9 @@ class Writer:
         """Run a function on the writer's thread, in turn."""
         return cast("Value", await self._wait(function))
 
-    def post(self, operation: Operation) -> None:
-        """Queue an operation without waiting for it."""
-        self._put(_Item(operation))
+    def post(self, work: Operation | Callable[[], Any]) -> None:
+        """Queue an operation or a function without waiting for it."""
+        self._put(_Item(work))
 
     async def aclose(self) -> None:
         """Record what is queued, close the store, end the thread."""
