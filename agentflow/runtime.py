@@ -89,15 +89,17 @@ class Runtime:
             UnprofiledModel: joules are limited, and nothing is known of a model's hardware.
         """
         rungs = self.cascade(cascade)
+        above = {} if parent is None else {node.kind: node.name for node in _upwards(parent)}
+        path = name if parent is None else f"{parent.path}/{name}"
+        # A chain outside a job is no repetition of an earlier one of its name: its calls and account are its own.
+        key = None if "job" in above else f"{path}-{secrets.token_hex(8)}"
         if parent is None:
-            meter, ledger = Meter(name, budget), self._bare_ledger
+            meter, ledger = Meter(name, budget, recorded_as=key), self._bare_ledger
         else:
-            meter = parent.child(name, budget, share=share, seconds=seconds, final=final)
+            meter = parent.child(name, budget, share=share, seconds=seconds, final=final, recorded_as=key)
             ledger = self.ledger
         self.check(cascade, meter)
-        labels = Labels(**{node.kind: node.name for node in _above(meter)}, agent=agent)
-        # A chain outside a job is no repetition of an earlier one of its name: its calls are its own.
-        key = None if labels.job else f"{meter.path}-{secrets.token_hex(8)}"
+        labels = Labels(tenant=above.get("tenant", ""), job=above.get("job", ""), agent=agent)
         return Chain(meter, rungs, ledger, observe, key=key, labels=labels, admission=admission, final=final)
 
     async def job(self, name: str, budget: Budget | None = None, *, tenant: str | None = None) -> Meter:
@@ -264,12 +266,11 @@ def budget_of(limits: LimitSettings, per: Period | None = None) -> Budget:
     return Budget(**limits.model_dump(), per=per)
 
 
-def _above(meter: Meter) -> Iterator[Meter]:
-    """The tenant and the job of a chain, where there are such."""
-    node = meter.parent
+def _upwards(meter: Meter) -> Iterator[Meter]:
+    """A node and all above it."""
+    node: Meter | None = meter
     while node is not None:
-        if node.kind in ("tenant", "job"):
-            yield node
+        yield node
         node = node.parent
 
 

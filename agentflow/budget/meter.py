@@ -80,6 +80,8 @@ class Meter:
         budget: its own limits, one Budget or several (a day's beside a month's); those of its ancestors hold as well.
         kind: tenant, job, chain or agent, for reports.
         parent: the node above. Use ``child`` instead.
+        recorded_as: what ledgers know its account by; its path when None. A node whose name others have too needs
+            one of its own.
         clock: a monotonic clock in seconds, for tests.
         calendar: the time of day in UTC, for tests of budgets per period.
 
@@ -98,6 +100,7 @@ class Meter:
         *,
         kind: str = "chain",
         parent: Meter | None = None,
+        recorded_as: str | None = None,
         clock: Clock = time.monotonic,
         calendar: Calendar = utc_now,
     ) -> None:
@@ -108,6 +111,8 @@ class Meter:
         self.kind = kind
         self.parent = parent
         self.path: str = name if parent is None else f"{parent.path}/{name}"
+        above = name if parent is None else f"{parent.recorded_as}/{name}"
+        self.recorded_as: str = recorded_as or above
         self.budget = next((one for one in budgets if one.per is None), Budget())
         self.children: list[Meter] = []
         self.ask: Ask | None = None
@@ -124,6 +129,7 @@ class Meter:
         self._listeners: list[Listener] = []
         self._questions: list[Question] = []
         self._kept: tuple[int, Line, tuple[Meter, ...]] | None = None
+        self._recorded: tuple[int, tuple[tuple[str, Limits], ...]] | None = None
         if self._windows:
             with self._tree.lock:
                 self._tree.windows.extend(self._windows)
@@ -139,6 +145,7 @@ class Meter:
         seconds: float | None = None,
         final: bool = False,
         kind: str = "chain",
+        recorded_as: str | None = None,
     ) -> Meter:
         """Open a node below this one.
 
@@ -150,17 +157,18 @@ class Meter:
             seconds: with ``share``, the wall clock it may take.
             final: with ``share``, count what budgets keep for a landing as left.
             kind: tenant, job, chain or agent, for reports.
+            recorded_as: what ledgers know its account by; its path when None.
 
         Raises:
             UsageError: both ``budget`` and ``share`` are given, or the share is not one.
         """
         if share is None:
-            node = Meter(name, budget, kind=kind, parent=self)
+            node = Meter(name, budget, kind=kind, parent=self, recorded_as=recorded_as)
         elif budget is not None or not 0.0 < share <= 1.0:
             raise UsageError(f"'{name}' asks for a share of {share}: give a part above 0 and at most 1, or a budget.")
         else:
             rules = Budget(seconds=seconds, on_exceed=self.budget.on_exceed, warn_at=self.budget.warn_at)
-            node = Meter(name, rules, kind=kind, parent=self)
+            node = Meter(name, rules, kind=kind, parent=self, recorded_as=recorded_as)
             self._set_aside(node, share, final=final)
         with self._tree.lock:
             self.children.append(node)
@@ -241,20 +249,24 @@ class Meter:
         A share has no limits there: it divides a budget inside one process, and is divided anew when a job resumes.
         """
         with self._tree.lock:
-            return tuple(
-                (account.id, budget.limits)
-                for node in self._lineage()
-                for account, budget in (
-                    (node._account, node.budget),
-                    *((window.account, window.budget) for window in node._windows),
+            self._line()
+            if self._recorded is None or self._recorded[0] != self._tree.epoch:
+                accounts = tuple(
+                    (id, budget.limits)
+                    for node in self._lineage()
+                    for id, budget in (
+                        (node.recorded_as, node.budget),
+                        *((window.account.id, window.budget) for window in node._windows),
+                    )
                 )
-            )
+                self._recorded = (self._tree.epoch, accounts)
+            return self._recorded[1]
 
     @property
     def clocks(self) -> tuple[tuple[str, float], ...]:
         """Seconds elapsed at the nodes of the lineage whose seconds are limited, by the id of their account."""
         with self._tree.lock:
-            return tuple((node.path, node.elapsed) for node in self._line()[1])
+            return tuple((node.recorded_as, node.elapsed) for node in self._line()[1])
 
     @property
     def limits(self) -> Limits:
@@ -467,7 +479,7 @@ class Meter:
         """The node that refused a hold, and which of its budgets."""
         name = refused.refusal.node.strip("'")
         for node in self._lineage():
-            if node.path == name:
+            if name in (node.path, node.recorded_as):
                 return node, node.budget
             for window in node._windows:
                 if window.account.id == name:

@@ -86,9 +86,9 @@ class CallScope:
         """Ask whether the limit may be raised, and tell the ledger when it was."""
         if not await self.meter.appeal(refused):
             return False
-        id = refused.refusal.node.strip("'")
-        for known, limits in self.meter.recorded_limits:
-            if known == id:
+        for id, limits in self.meter.recorded_limits:
+            known = await self.ledger.account(id)
+            if known is not None and known.account.limits != limits:
                 await self.ledger.set_limits(id, limits)
         return True
 

@@ -64,23 +64,16 @@ class DurableLedger:
             # What dead processes still hold is charged before anything new is held: in the writer's queue, ahead of it.
             self._recovered = True
             self._writer.post(self._recover)
-        token = next(self._tokens)
+        operation = Open(opening, self.run, next(self._tokens))
         try:
-            # A process that was killed may seem alive for a moment yet, and what it holds be ours to take up.
-            async for attempt in tenacity.AsyncRetrying(
-                retry=tenacity.retry_if_exception_type(HeldElsewhere),
-                wait=tenacity.wait_random_exponential(multiplier=0.02, max=0.5),
-                stop=tenacity.stop_after_delay(_PATIENCE_S),
-                before_sleep=lambda _: self._writer.post(self._recover),
-                reraise=True,
-            ):
-                with attempt:
-                    return cast("Entry", await self._writer.submit(Open(opening, self.run, token)))
+            try:
+                return cast("Entry", await self._writer.submit(operation))
+            except HeldElsewhere:
+                return await self._take_up(operation)
         except asyncio.CancelledError:
             # It may be committed by now, and nobody will use it.
-            self._writer.post(Close(opening.key, self.run, "released", abandoned=token))
+            self._writer.post(Close(opening.key, self.run, "released", abandoned=operation.token))
             raise
-        raise AssertionError("the last attempt returns or raises")
 
     async def close(
         self,
@@ -139,6 +132,17 @@ class DurableLedger:
     async def aclose(self) -> None:
         """Record what is queued, and let go."""
         await self._writer.aclose()
+
+    async def _take_up(self, operation: Open) -> Entry:
+        """A process that was killed may seem alive for a moment yet, and what it holds be ours to take up."""
+        again = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(HeldElsewhere),
+            wait=tenacity.wait_random_exponential(multiplier=0.02, max=0.5),
+            stop=tenacity.stop_after_delay(_PATIENCE_S),
+            before=lambda _: self._writer.post(self._recover),
+            reraise=True,
+        )
+        return cast("Entry", await again(self._writer.submit, operation))
 
     def _recover(self) -> int:
         keys, runs = self._database.abandoned()

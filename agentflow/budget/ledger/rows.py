@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any, Final, cast
 
 from agentflow.budget.account import Account
@@ -18,6 +18,10 @@ from agentflow.energy.interval import Energy, Provenance, Scope
 from agentflow.errors import LedgerError, UsageError
 from agentflow.messages import Completion, Timings, TokenUsage, ToolCall, UsageSource
 
+_NESTED: Final = ("usage", "timings", "tool_calls")
+_PLAIN: Final = tuple(field.name for field in fields(Completion) if field.name not in _NESTED)
+_USAGE: Final = tuple(field.name for field in fields(TokenUsage))
+_TIMINGS: Final = tuple(field.name for field in fields(Timings))
 _LABELS: Final = tuple(field.name for field in fields(Labels))
 _CURRENCIES: Final = ("tokens", "nano_usd", "microjoules", "micrograms", "calls")
 
@@ -188,7 +192,15 @@ def _spend(get: Mapping[str, Any]) -> Spend | None:
 
 
 def _reply_text(completion: Completion) -> str:
-    return json.dumps(asdict(completion), separators=(",", ":"), default=str)
+    usage, timings = completion.usage, completion.timings
+    # By hand, because copying every value first, as asdict does, takes longer than all the rest of a settle.
+    data = {
+        **{name: getattr(completion, name) for name in _PLAIN},
+        "usage": {name: getattr(usage, name) for name in _USAGE},
+        "timings": {name: getattr(timings, name) for name in _TIMINGS},
+        "tool_calls": [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in completion.tool_calls],
+    }
+    return json.dumps(data, separators=(",", ":"), default=str)
 
 
 def _completion(data: Mapping[str, Any]) -> Completion:
