@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from tests.servers.openai_server import ScriptedServer, ServerProcess
+from tests.servers.postgres import NONE_HERE, PostgresServer, programs
 
 RUNGS = Path(__file__).parent / "fixtures" / "rungs"
 PROJECT = Path(__file__).parents[1]
@@ -42,6 +43,29 @@ def pages() -> Iterator[str]:
     process = ServerProcess("tests.servers.pages")
     yield process.address
     process.stop()
+
+
+@pytest.fixture(scope="session")
+def _postgres_process() -> Iterator[PostgresServer]:
+    if programs() is None:
+        pytest.skip(NONE_HERE)
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def postgres(_postgres_process: PostgresServer) -> PostgresServer:
+    """A running PostgreSQL that this test may stop, restart and kill: no other worker of the suite shares it."""
+    _postgres_process.start()
+    return _postgres_process
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """The address of an empty database of this test's own."""
+    with postgres.fresh_database() as url:
+        yield url
 
 
 @pytest.fixture
