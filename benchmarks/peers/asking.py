@@ -36,9 +36,9 @@ def calls_asked(at_once: int) -> int:
 
 
 async def ask(call: Callable[[], Awaitable[object]], refuses: Callable[[Exception], bool], at_once: int) -> int:
-    """Make the calls, ``at_once`` at a time, each caller asking again as soon as it has its answer.
+    """Make the calls, ``at_once`` at a time: a caller asks again once it is answered, and gives up once it is refused.
 
-    Returns how many answers came back. A failure that ``refuses`` does not know as the limit's own ends the race.
+    Returns how many were answered. A failure that ``refuses`` does not know as the limit's own ends the race.
     """
     turns = iter(range(calls_asked(at_once)))
     answered = 0
@@ -52,6 +52,7 @@ async def ask(call: Callable[[], Awaitable[object]], refuses: Callable[[Exceptio
             except Exception as error:
                 if not refuses(error):
                     raise
+                return
 
     async with asyncio.TaskGroup() as callers:
         for _ in range(at_once):
