@@ -5,9 +5,11 @@ counts: what it answered is what would have been billed, whether or not the peer
 in a fresh process of the peer's interpreter (``--python``; litellm's is this one), because the peers ask for different
 major versions of one client library. A peer that is not installed is named as such and has no figure.
 
-Every limit that a peer lets concurrent calls share is raced: of pydantic-ai those of ``UsageLimits`` on one shared
-``RunUsage``, of inspect_ai the scoped limits around all calls. inspect_ai's ``message_limit`` is left out: it bounds
-each conversation and shares nothing. A short delay flatters everyone: a real reply is out for seconds.
+Every limit that a peer lets concurrent calls share is raced, the largest crowd on its first limit alone: litellm's
+Router with ``provider_budget_config``, which counts a spend shortly after the answer is handed on; pydantic-ai's
+``UsageLimits`` on one shared ``RunUsage``; inspect_ai's scoped limits around all calls, with as many connections as
+callers, and once with its own cap on connections. Its ``message_limit`` is left out: it bounds each conversation and
+shares nothing. A race of one caller shows what a limit does when nothing competes.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ ROOT = Path(__file__).parents[1]
 PEERS_PYTHON = ROOT / ".venv" / "peers" / "bin" / "python"
 DELAY_S = 0.05
 RACE_TIMEOUT_S = 300.0
+NOT_INSTALLED = "not installed"
+# So many callers are raced on a peer's first limit alone: such a race takes ten seconds.
+CROWD = 1000
 
 
 class PeerNotInstalled(Exception):
@@ -59,7 +64,7 @@ class Race:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A peer: its module in ``benchmarks.peers``, its distribution, the limits it can share, the callers raced."""
+    """A peer: its module in ``benchmarks.peers``, its distribution, the limits it can share, numbers of callers."""
 
     name: str
     distribution: str
@@ -67,22 +72,22 @@ class Peer:
     at_once: Sequence[int]
 
 
-LITELLM = Peer("litellm", "litellm", ("provider_budget_config",), (1, 10, 100, 1000))
+LITELLM = Peer("litellm", "litellm", ("provider_budget_config",), (1, 10, 100, CROWD))
 PYDANTIC_AI = Peer(
-    "pydantic_ai", "pydantic-ai-slim", ("request_limit", "total_tokens_limit", "cost_limit"), (1, 50, 1000)
+    "pydantic_ai", "pydantic-ai-slim", ("request_limit", "total_tokens_limit", "cost_limit"), (1, 50, CROWD)
 )
 INSPECT_AI = Peer(
     "inspect_ai",
     "inspect-ai",
     ("token_limit", "cost_limit", "turn_limit", "token_limit_default_connections"),
-    (1, 50, 1000),
+    (1, 50, CROWD),
 )
 PEERS = (LITELLM, PYDANTIC_AI, INSPECT_AI)
 
 
-async def litellm_router(at_once: int, *, delay_s: float = DELAY_S) -> Race:
-    """litellm's Router with ``provider_budget_config``, in this interpreter."""
-    return await race(LITELLM, LITELLM.limits[0], at_once, delay_s=delay_s)
+async def litellm_router(at_once: int, limit: str = "provider_budget_config") -> Race:
+    """litellm's Router with a budget for its provider, in this interpreter."""
+    return await race(LITELLM, limit, at_once, python=Path(sys.executable))
 
 
 async def pydantic_ai(at_once: int, limit: str = "request_limit", *, python: Path = PEERS_PYTHON) -> Race:
@@ -95,9 +100,7 @@ async def inspect_ai(at_once: int, limit: str = "token_limit", *, python: Path =
     return await race(INSPECT_AI, limit, at_once, python=python)
 
 
-async def race(
-    peer: Peer, limit: str, at_once: int, *, python: Path = Path(sys.executable), delay_s: float = DELAY_S
-) -> Race:
+async def race(peer: Peer, limit: str, at_once: int, *, python: Path) -> Race:
     """Race one limit of a peer against a server of its own.
 
     Raises:
@@ -109,7 +112,7 @@ async def race(
     try:
         server = ScriptedServer(process)
         usage = {"prompt_tokens": INPUT_TOKENS, "completion_tokens": OUTPUT_TOKENS, "total_tokens": CALL_TOKENS}
-        await asyncio.to_thread(server.script, {"*": [{"text": "This.", "usage": usage, "delay": delay_s}]})
+        await asyncio.to_thread(server.script, {"*": [{"text": "This.", "usage": usage, "delay": DELAY_S}]})
         output = await _output(python, "-m", f"benchmarks.peers.{peer.name}", server.url, limit, str(at_once))
         admitted = len(await asyncio.to_thread(server.requests))
     finally:
@@ -122,7 +125,7 @@ async def installed_version(peer: Peer, python: Path) -> str:
     asked = f"from importlib.metadata import version; print(version({peer.distribution!r}))"
     try:
         return (await _output(python, "-c", asked)).strip()
-    except (FileNotFoundError, RaceFailed) as error:
+    except (OSError, RaceFailed) as error:
         raise PeerNotInstalled(f"{peer.distribution} is not installed for {python}") from error
 
 
@@ -136,6 +139,8 @@ async def _output(python: Path, *arguments: str) -> str:
     try:
         async with asyncio.timeout(RACE_TIMEOUT_S):
             output, errors = await process.communicate()
+    except TimeoutError as error:
+        raise RaceFailed(f"{' '.join(arguments)} took more than {RACE_TIMEOUT_S} s") from error
     finally:
         if process.returncode is None:
             process.kill()
@@ -146,17 +151,18 @@ async def _output(python: Path, *arguments: str) -> str:
 
 
 def main() -> int:
-    """Race every peer that is installed, and print what it spent."""
+    """Race every peer that is installed, and print what it spent; the exit code is 1 when a race failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--peer", choices=[peer.name for peer in PEERS], action="append", help="race only this one")
     parser.add_argument("--python", type=Path, default=PEERS_PYTHON, help="interpreter that has the peers but litellm")
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args()
     peers = [peer for peer in PEERS if not asked.peer or peer.name in asked.peer]
-    races, missing = asyncio.run(_all(peers, asked.python))
+    races, absent = asyncio.run(_all(peers, asked.python.absolute()))
+    failed = int(any(why != NOT_INSTALLED for why in absent.values()))
     if asked.json:
-        print(json.dumps(as_json(races) | {peer.name: "not installed" for peer in missing}, indent=2))
-        return 0
+        print(json.dumps(as_json(races) | absent, indent=2))
+        return failed
     figures = [
         Figure(
             f"{r.peer} {r.version}  {r.limit}  {r.at_once} at once",
@@ -165,22 +171,26 @@ def main() -> int:
         )
         for r in races
     ]
-    notes = [f"{peer.name}: not installed (make peers, or --python)" for peer in missing]
-    return show(f"Spent of a budget for {BUDGET_CALLS} calls", figures, notes)
+    notes = [f"{what}: {why}" for what, why in absent.items()]
+    if {PYDANTIC_AI.name, INSPECT_AI.name} & absent.keys():
+        notes.append("make peers installs pydantic-ai and inspect_ai")
+    return show(f"Spent of a budget for {BUDGET_CALLS} calls", figures, notes) or failed
 
 
-async def _all(peers: Sequence[Peer], python: Path) -> tuple[list[Race], list[Peer]]:
+async def _all(peers: Sequence[Peer], python: Path) -> tuple[list[Race], dict[str, str]]:
     races: list[Race] = []
-    missing: list[Peer] = []
+    absent: dict[str, str] = {}
     for peer in peers:
         interpreter = Path(sys.executable) if peer is LITELLM else python
-        try:
-            for limit in peer.limits:
-                for at_once in peer.at_once:
-                    races.append(await race(peer, limit, at_once, python=interpreter))
-        except PeerNotInstalled:
-            missing.append(peer)
-    return races, missing
+        crowds = [(limit, n) for limit in peer.limits for n in peer.at_once if n < CROWD or limit == peer.limits[0]]
+        for limit, at_once in crowds:
+            try:
+                races.append(await race(peer, limit, at_once, python=interpreter))
+            except PeerNotInstalled:
+                absent[peer.name] = NOT_INSTALLED
+            except RaceFailed as error:
+                absent[f"{peer.name} {limit} {at_once} at once"] = f"failed: {error}"
+    return races, absent
 
 
 def as_json(races: Sequence[Race]) -> dict[str, object]:

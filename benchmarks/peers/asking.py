@@ -17,6 +17,8 @@ INPUT_TOKENS = OUTPUT_TOKENS = 512
 TOKEN_USD = 2.0**-20
 CALL_TOKENS = INPUT_TOKENS + OUTPUT_TOKENS
 CALL_USD = CALL_TOKENS * TOKEN_USD
+# Seconds, to connect as well: a busy machine may be slow to take a thousand connections, and no race is one of retries.
+CLIENT_TIMEOUT_S = 300.0
 MODEL = "gpt-4o"
 PROMPT = "What does this cost?"
 

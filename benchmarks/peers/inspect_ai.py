@@ -1,8 +1,22 @@
 """inspect_ai's scoped limits around all calls. Runs in an interpreter that has inspect_ai."""
 
+# Type checkers see the environment of the project, which cannot have this peer.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
-from benchmarks.peers.asking import BUDGET_CALLS, CALL_TOKENS, CALL_USD, MODEL, PROMPT, TOKEN_USD, Start, ask, run
+from benchmarks.peers.asking import (
+    BUDGET_CALLS,
+    CALL_TOKENS,
+    CALL_USD,
+    CLIENT_TIMEOUT_S,
+    MODEL,
+    PROMPT,
+    TOKEN_USD,
+    Start,
+    ask,
+    run,
+)
 
 DEFAULT_CONNECTIONS = "_default_connections"
 
@@ -19,7 +33,7 @@ async def race(start: Start) -> int:
     limit = start.limit.removesuffix(DEFAULT_CONNECTIONS)
     connections = start.at_once if limit == start.limit else None
     config = GenerateConfig(max_connections=connections, max_retries=0)
-    model = get_model(name, base_url=start.url, api_key="none", config=config)
+    model = get_model(name, base_url=start.url, api_key="none", config=config, client_timeout=CLIENT_TIMEOUT_S)
     limits = {
         "token_limit": lambda: token_limit(BUDGET_CALLS * CALL_TOKENS),
         "cost_limit": lambda: cost_limit(BUDGET_CALLS * CALL_USD),

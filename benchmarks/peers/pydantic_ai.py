@@ -1,5 +1,8 @@
 """pydantic-ai's usage limits: one ``RunUsage`` shared by all runs. Runs in an interpreter that has pydantic-ai."""
 
+# Type checkers see the environment of the project, which cannot have this peer.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 from typing import Any
@@ -7,6 +10,7 @@ from typing import Any
 from benchmarks.peers.asking import (
     BUDGET_CALLS,
     CALL_TOKENS,
+    CLIENT_TIMEOUT_S,
     INPUT_TOKENS,
     MODEL,
     OUTPUT_TOKENS,
@@ -24,7 +28,7 @@ async def race(start: Start) -> int:
     from pydantic_ai.providers.openai import OpenAIProvider
     from pydantic_ai.usage import RunUsage, UsageLimits
 
-    client = AsyncOpenAI(base_url=start.url, api_key="none", max_retries=0)
+    client = AsyncOpenAI(base_url=start.url, api_key="none", max_retries=0, timeout=CLIENT_TIMEOUT_S)
     agent = Agent(OpenAIChatModel(MODEL, provider=OpenAIProvider(openai_client=client)))
     usage = RunUsage()
     limits = UsageLimits(**{"request_limit": None, start.limit: budget(start.limit)})
