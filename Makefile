@@ -10,7 +10,7 @@ DEPENDENCIES := pyproject.toml constraints.txt
 QUESTION := How does agentflow keep a chain from overspending?
 
 .DEFAULT_GOAL := list
-.PHONY: list setup run test check format docs bench clean
+.PHONY: list setup run test check format docs bench peers clean
 
 list:
 	@echo 'make setup   create $(VENV) with everything that development needs'
@@ -20,6 +20,7 @@ list:
 	@echo 'make format  rewrite the code in the project'"'"'s format'
 	@echo 'make docs    build the documentation into site/'
 	@echo 'make bench   run the benchmarks'
+	@echo 'make peers   install what benchmarks compare with and this environment cannot have, in one of its own'
 	@echo 'make clean   remove everything that these targets made'
 
 $(BIN)/python:
@@ -64,6 +65,14 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.research
 	$(BIN)/python -m benchmarks.answers
+	$(BIN)/python -m benchmarks.overspend
+
+$(VENV)/peers.stamp: benchmarks/peers/requirements.txt | $(BIN)/python
+	$(BIN)/python -m venv --clear $(VENV)/peers
+	$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+peers: $(VENV)/peers.stamp
 
 clean:
 	rm -rf $(VENV) site build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache .agentflow

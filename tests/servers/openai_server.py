@@ -10,6 +10,7 @@ A script gives each model a list of steps, used in order; the last one repeats. 
     extra                      more fields of the reply (timings, energy_joules)
     status, error, retry_after an error instead of a reply
     gate                       wait until the test releases this gate
+    delay                      seconds before the reply; for benchmarks: a test opens a gate instead
     drop_after                 close the connection after so many chunks
     garbage                    these bytes instead of a reply
 """
@@ -78,6 +79,8 @@ async def chat(request: web.Request) -> web.StreamResponse:
     try:
         if "gate" in step:
             await space.gates[step["gate"]].wait()
+        if "delay" in step:
+            await asyncio.sleep(step["delay"])
         if "status" in step:
             headers = {"Retry-After": str(step["retry_after"])} if "retry_after" in step else {}
             return web.json_response(
