@@ -96,8 +96,10 @@ class Chain:
         return self.meter.spent
 
     def expect(self, calls: int) -> None:
-        """Say how many calls lie ahead, so that spending is paced: as the budget gets scarce against the work that is
-        left, cheaper replies are taken, before the limit is reached instead of after.
+        """Say how many calls lie ahead, so that spending is paced.
+
+        As the budget gets scarce against the work that is left, cheaper replies are taken: before the limit is
+        reached, instead of after.
 
         Raises:
             UsageError: the number is negative.

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from agentflow.budget.admission import Admission
 from agentflow.budget.budget import Budget
 from agentflow.chain import Chain
-from agentflow.budget.admission import Admission
 from agentflow.config import Settings, load_settings
 from agentflow.jobs.research import run_research
 from agentflow.jobs.runs import RunStore

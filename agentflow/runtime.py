@@ -137,14 +137,11 @@ class Runtime:
                 raise UsageError(
                     f"No tenant is called '{name}'; there are: {known}. Add [tenants.{name}] to agentflow.toml."
                 )
-            budgets = [
-                budget_of(table, per=per)
-                for per, table in (
-                    ("hour", limits.hour), ("day", limits.day), ("week", limits.week), ("month", limits.month),
-                    (None, limits.total),
-                )
-                if table is not None
-            ]  # fmt: skip
+            periods: tuple[tuple[Period | None, LimitSettings | None], ...] = (
+                ("hour", limits.hour), ("day", limits.day), ("week", limits.week), ("month", limits.month),
+                (None, limits.total),
+            )  # fmt: skip
+            budgets = [budget_of(table, per) for per, table in periods if table is not None]
             node = Meter(name, budgets, kind="tenant")
             for id, configured in node.recorded_limits:
                 # The configuration may have changed since the account was made.

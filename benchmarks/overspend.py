@@ -158,7 +158,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args()
     peers = [peer for peer in PEERS if not asked.peer or peer.name in asked.peer]
-    races, absent = asyncio.run(_all(peers, asked.python.absolute()))
+    races, absent = asyncio.run(all_peers(asked.python.absolute(), peers))
     failed = int(any(why != NOT_INSTALLED for why in absent.values()))
     if asked.json:
         print(json.dumps(as_json(races) | absent, indent=2))
@@ -177,7 +177,8 @@ def main() -> int:
     return show(f"Spent of a budget for {BUDGET_CALLS} calls", figures, notes) or failed
 
 
-async def _all(peers: Sequence[Peer], python: Path) -> tuple[list[Race], dict[str, str]]:
+async def all_peers(python: Path, peers: Sequence[Peer] = PEERS) -> tuple[list[Race], dict[str, str]]:
+    """Every race of every peer, and which of them could not be run, and why."""
     races: list[Race] = []
     absent: dict[str, str] = {}
     for peer in peers:

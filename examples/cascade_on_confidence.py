@@ -18,7 +18,13 @@ RUNGS = Path(__file__).parents[1] / "tests" / "fixtures" / "rungs"
 
 async def main(questions: list[str]) -> None:
     models = {
-        name: {"backend": "llamacpp", "path": RUNGS / f"{name}.gguf", "context": 256, "logprobs": True, "default_output": 8}
+        name: {
+            "backend": "llamacpp",
+            "path": RUNGS / f"{name}.gguf",
+            "context": 256,
+            "logprobs": True,
+            "default_output": 8,
+        }
         for name in ("small", "medium", "large")
     }
     async with Flow(Settings.model_validate({"models": models})) as flow:

@@ -24,8 +24,8 @@ class Triage(BaseModel):
 
 
 def model(server: ScriptedServer, **more: object) -> dict[str, object]:
-    return {"backend": "openai", "base_url": server.url, "price": {"input": 1, "output": 2}, "energy": {"kind": "remote"},
-            "retries": 0, **more}  # fmt: skip
+    priced = {"price": {"input": 1, "output": 2}, "energy": {"kind": "remote"}}
+    return {"backend": "openai", "base_url": server.url, "retries": 0, **priced, **more}
 
 
 async def test_a_chain_answers_with_the_type_that_was_asked_for(scripted_server: ScriptedServer, here: Path) -> None:

@@ -10,9 +10,8 @@ import math
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from agentflow.budget.currency import COUNTED, NOTHING, Amounts, Currency
+from agentflow.budget.currency import COUNTED, NOTHING, Amounts, Currency, Limits
 
-Limits = tuple[int | None, int | None, int | None, int | None, int | None]
 UNLIMITED: Final[Limits] = (None, None, None, None, None)
 
 

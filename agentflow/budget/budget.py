@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Literal, get_args
 
-from agentflow.budget.currency import LARGEST, MICRO, Currency
+from agentflow.budget.currency import LARGEST, MICRO, Currency, Limits
 from agentflow.budget.money import NANO
 from agentflow.errors import UsageError
 
@@ -87,7 +87,7 @@ class Budget:
         return None if self.grams_co2e is None else int(Decimal(str(self.grams_co2e)) * MICRO)
 
     @property
-    def limits(self) -> tuple[int | None, ...]:
+    def limits(self) -> Limits:
         """The counted limits in the order of ``currency.COUNTED``."""
         return (self.tokens, self.nano_usd, self.microjoules, self.micrograms, self.calls)
 

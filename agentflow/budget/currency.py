@@ -13,6 +13,7 @@ from agentflow.energy.interval import format_joules
 
 Currency = Literal["tokens", "usd", "joules", "grams_co2e", "calls", "seconds"]
 Amounts = tuple[int, int, int, int, int]
+Limits = tuple[int | None, int | None, int | None, int | None, int | None]
 
 MICRO: Final = 1_000_000
 # What an amount stands for by its place in Amounts.

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from agentflow.budget.account import Account, Limits, fits_in
+from agentflow.budget.account import Account, fits_in
 from agentflow.budget.budget import Budget, OnExceed
-from agentflow.budget.currency import COUNTED, NOTHING, Amounts
+from agentflow.budget.currency import COUNTED, NOTHING, Amounts, Limits
 from agentflow.budget.events import Ask, BudgetEvent, EventKind, Listener, Question
 from agentflow.budget.hold import Hold
 from agentflow.budget.line import Grant, Line, Step, as_amounts, closing, dearer, exceeded, refusal
@@ -129,7 +129,7 @@ class Meter:
         self._listeners: list[Listener] = []
         self._questions: list[Question] = []
         self._kept: tuple[int, Line, tuple[Meter, ...]] | None = None
-        self._recorded: tuple[int, tuple[tuple[str, Limits], ...]] | None = None
+        self._recorded: tuple[int, tuple[tuple[str, Limits], ...]] = (-1, ())
         if self._windows:
             with self._tree.lock:
                 self._tree.windows.extend(self._windows)
@@ -250,17 +250,11 @@ class Meter:
         """
         with self._tree.lock:
             self._line()
-            if self._recorded is None or self._recorded[0] != self._tree.epoch:
-                accounts = tuple(
-                    (id, budget.limits)
-                    for node in self._lineage()
-                    for id, budget in (
-                        (node.recorded_as, node.budget),
-                        *((window.account.id, window.budget) for window in node._windows),
-                    )
-                )
+            epoch, accounts = self._recorded
+            if epoch != self._tree.epoch:
+                accounts = tuple(recorded for node in self._lineage() for recorded in node._own_limits())
                 self._recorded = (self._tree.epoch, accounts)
-            return self._recorded[1]
+            return accounts
 
     @property
     def clocks(self) -> tuple[tuple[str, float], ...]:
@@ -468,6 +462,11 @@ class Meter:
 
     def _own_accounts(self) -> tuple[Account, ...]:
         return (self._account, *(window.account for window in self._windows))
+
+    def _own_limits(self) -> Iterator[tuple[str, Limits]]:
+        yield self.recorded_as, self.budget.limits
+        for window in self._windows:
+            yield window.account.id, window.budget.limits
 
     def _lineage(self) -> Iterator[Meter]:
         node: Meter | None = self

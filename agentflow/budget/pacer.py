@@ -1,6 +1,6 @@
 """Pacer: how dear the rest of a budget is, from what was spent on the work done and what is left for the rest.
 
-A chain that knows how much work lies before it slows its spending before it meets the wall, not after. Imports currency.
+A chain that knows how much work lies ahead slows its spending before it meets the wall, not after. Imports currency.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ class Spend:
         """
         try:
             rest = {f.name: data[f.name] for f in fields(cls) if f.name not in ("usage", "energy", "co2e")}
-            energy = {**data["energy"], "assumed": tuple(data["energy"]["assumed"])}
+            energy: dict[str, Any] = {**data["energy"], "assumed": tuple(data["energy"]["assumed"])}
             if energy["provenance"] not in get_args(Provenance) or energy["scope"] not in get_args(Scope):
                 raise ValueError(f"provenance {energy['provenance']}, scope {energy['scope']}")
             if data["usage"]["source"] not in get_args(UsageSource):

@@ -17,7 +17,7 @@ from typing import Any
 from agentflow.backends.base import Backend
 from agentflow.budget.prices import Price
 from agentflow.budget.room import Room
-from agentflow.budget.spend import Emissions, Quote, Spend, microjoules, microjoules_at_most
+from agentflow.budget.spend import Emissions, Quote, Spend, microjoules_at_most
 from agentflow.energy.estimate import CallFacts, EnergyProfile
 from agentflow.energy.grid import WORLD, grams
 from agentflow.energy.interval import Energy

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from agentflow.budget.account import Limits
+from agentflow.budget.currency import Limits
 from agentflow.budget.ledger import Opening
 from agentflow.budget.ledger.durable import DurableLedger
 from agentflow.budget.ledger.postgres import postgres_ledger

@@ -89,7 +89,7 @@ async def test_a_second_run_gets_the_reply_and_is_charged_nothing(ledger: Ledger
 
 async def test_what_does_not_fit_is_refused_with_figures_and_leaves_no_trace(ledger: Ledger) -> None:
     await ledger.open(opening("a", 600))
-    with pytest.raises(BudgetExceeded, match="'job' has spent 0 tokens of 1,000 tokens.*holds 600") as refused:
+    with pytest.raises(BudgetExceeded, match=r"'job' has spent 0 tokens of 1,000 tokens.*holds 600") as refused:
         await ledger.open(opening("b", 401))
     assert (refused.value.refusal.currency, refused.value.refusal.left) == ("tokens", 400)
     assert await ledger.find("b") is None

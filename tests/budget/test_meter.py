@@ -85,7 +85,7 @@ def test_a_dearer_reply_is_recorded_in_full_counted_and_closes_the_node() -> Non
     chain.hold(Quote(tokens=50)).settle(spend(120))
     assert job.spent.tokens == 120
     assert (chain.statistics().overruns, job.spent.overruns) == (1, 1)
-    with pytest.raises(BudgetExceeded, match="120 tokens where 50 tokens was held.*Give it new limits"):
+    with pytest.raises(BudgetExceeded, match=r"120 tokens where 50 tokens was held.*Give it new limits"):
         chain.hold(Quote(tokens=1))
     assert seen == ["overrun", "closed"]
     job.child("other").hold(Quote(tokens=1))
@@ -264,7 +264,9 @@ def test_a_float_of_dollars_is_the_decimal_it_prints_as(dollars: float) -> None:
 usages = st.builds(TokenUsage, *[st.integers(0, 10**9)] * 5, st.sampled_from(["provider", "estimate"]),
                    st.integers(0, 9), st.integers(0, 10**6))  # fmt: skip
 spends = st.builds(
-    lambda calls, usage, nano_usd, joules: Spend(calls, usage, nano_usd, Energy(*sorted(joules)[1:2], *sorted(joules)[::2])),
+    lambda calls, usage, nano_usd, joules: Spend(
+        calls, usage, nano_usd, Energy(sorted(joules)[1], min(joules), max(joules))
+    ),
     st.integers(0, 9), usages, st.integers(0, 10**12), st.tuples(*[st.integers(0, 10**9).map(lambda j: j / 1e6)] * 3),
 )  # fmt: skip
 

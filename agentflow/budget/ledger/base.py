@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from agentflow.budget.account import Account, Limits
+from agentflow.budget.account import Account
+from agentflow.budget.currency import Limits
 from agentflow.budget.spend import Quote, Spend
 from agentflow.messages import Completion
 
@@ -160,7 +161,7 @@ class Ledger(Protocol):
         """The entry under ``key``, if there is one."""
         ...
 
-    async def entries(self, which: EntryFilter = EntryFilter()) -> Sequence[Entry]:  # noqa: B008 - a frozen value
+    async def entries(self, which: EntryFilter = EntryFilter()) -> Sequence[Entry]:
         """Entries in the order they were opened, without their replies."""
         ...
 

@@ -14,7 +14,7 @@ from typing import Final, Literal, Protocol, cast
 
 import tenacity
 
-from agentflow.budget.account import Limits
+from agentflow.budget.currency import Limits
 from agentflow.budget.ledger.audit import Finding, audit
 from agentflow.budget.ledger.base import AccountState, Entry, EntryFilter, Opening
 from agentflow.budget.ledger.operations import Close, Doubt, Find, Judge, Open, Reconcile, SetLimits
@@ -135,6 +135,10 @@ class DurableLedger:
 
     async def _take_up(self, operation: Open) -> Entry:
         """A process that was killed may seem alive for a moment yet, and what it holds be ours to take up."""
+
+        async def submit() -> Entry:
+            return cast("Entry", await self._writer.submit(operation))
+
         again = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(HeldElsewhere),
             wait=tenacity.wait_random_exponential(multiplier=0.02, max=0.5),
@@ -142,7 +146,7 @@ class DurableLedger:
             before=lambda _: self._writer.post(self._recover),
             reraise=True,
         )
-        return cast("Entry", await again(self._writer.submit, operation))
+        return await again(submit)
 
     def _recover(self) -> int:
         keys, runs = self._database.abandoned()

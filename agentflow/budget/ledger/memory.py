@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from agentflow.budget.account import Limits
+from agentflow.budget.currency import Limits
 from agentflow.budget.ledger.base import AccountState, Entry, EntryFilter, Opening
 from agentflow.budget.ledger.operations import Books, Close, Judge, Open, Reconcile, SetLimits, is_final
 from agentflow.budget.spend import Spend

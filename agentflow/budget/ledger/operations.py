@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from agentflow.budget.account import Account, Limits
-from agentflow.budget.currency import COUNTED, NOTHING, Amounts
+from agentflow.budget.account import Account, fits_in
+from agentflow.budget.currency import COUNTED, NOTHING, Amounts, Limits
 from agentflow.budget.ledger.base import Entry, Opening, State
 from agentflow.budget.line import as_amounts, closing, exceeded, refusal_of
 from agentflow.budget.spend import Spend
@@ -43,9 +43,10 @@ class Books:
 
     def touch(self, ids: Iterable[str]) -> list[Account]:
         """The accounts of these ids, and remember that they change."""
-        ids = tuple(ids)
-        self.touched.update(dict.fromkeys(ids))
-        return [self.accounts[id] for id in ids]
+        found = [self.accounts[id] for id in ids]
+        for account in found:
+            self.touched[account.id] = None
+        return found
 
     def saved(self) -> None:
         """Nothing has changed any more."""
@@ -81,14 +82,15 @@ class Open:
         for account in accounts:
             if not account.admits(asked):
                 raise BudgetExceeded(refusal_of(account, account.lacks(asked) or 0, asked))
-        for account in books.touch(account.id for account in accounts):
+        for account in accounts:
             account.reserve(asked)
+            books.touched[account.id] = None
         for id, seconds in opening.clocks:
             books.elapsed[id] = max(books.elapsed.get(id, 0.0), seconds)
+        ids = tuple([account.id for account in accounts])
         return books.write(
             Entry(
-                opening.key, opening.node, opening.held, tuple(id for id, _ in opening.accounts), opening.labels,
-                "held", self.run, self.token, now_ms,
+                opening.key, opening.node, opening.held, ids, opening.labels, "held", self.run, self.token, now_ms
             )
         )  # fmt: skip
 
@@ -137,17 +139,18 @@ class Close:
             return entry
         if entry.state == "in_doubt" and self.state == "settled":
             # Put in doubt while its call was still running: what it cost is known after all.
-            return _replace_charge(books, entry, self._ended(entry, now_ms), self.spend)
+            return books.write(self._ended(entry, recharge(books, entry, self.spend), now_ms))
         if entry.state != "held":
             return entry
         spend = None if self.state == "released" else self.spend or Spend.at_worst(entry.held)
-        return books.write(charge(books, self._ended(entry, now_ms), spend))
+        return books.write(self._ended(entry, charge(books, entry, spend), now_ms))
 
-    def _ended(self, entry: Entry, now_ms: int) -> Entry:
+    def _ended(self, entry: Entry, spend: Spend | None, now_ms: int) -> Entry:
         return replace(
             entry,
             state=self.state,
             closed_ms=now_ms,
+            spend=spend,
             completion=self.completion,
             first_token_s=self.first_token_s,
         )
@@ -199,8 +202,8 @@ class Reconcile:
             return entry
         if entry.state != "in_doubt":
             raise UsageError(f"The entry '{self.key}' is {entry.state}, not in doubt: there is nothing to reconcile.")
-        ended = replace(entry, state="reconciled", note=self.note)
-        return _replace_charge(books, entry, ended, self._true(entry))
+        spend = recharge(books, entry, self._true(entry))
+        return books.write(replace(entry, state="reconciled", spend=spend, note=self.note))
 
     def _true(self, entry: Entry) -> Spend:
         return self.spend or Spend(calls=entry.held.calls)
@@ -222,8 +225,9 @@ class Doubt:
         found = [books.entries[key] for key in self.keys if key in books.entries]
         dead = [entry for entry in found if entry.state == "held" and entry.run in self.runs]
         for entry in dead:
-            ended = replace(entry, state="in_doubt", closed_ms=now_ms, note="its process ended before the call did")
-            books.write(charge(books, ended, Spend.at_worst(entry.held)))
+            spend = charge(books, entry, Spend.at_worst(entry.held))
+            note = "its process ended before the call did"
+            books.write(replace(entry, state="in_doubt", closed_ms=now_ms, spend=spend, note=note))
         return len(dead)
 
 
@@ -283,35 +287,35 @@ def apply_all(operations: Iterable[Operation], books: Books, now_ms: int) -> lis
     return results
 
 
-def charge(books: Books, ended: Entry, spend: Spend | None) -> Entry:
-    """Turn an entry's hold into a charge at all its accounts; None was nothing."""
-    asked = ended.held.amounts
-    accounts = books.touch(ended.accounts)
-    if spend is None:
-        for account in accounts:
-            account.settle(asked, NOTHING)
-        return ended
-    used = spend.amounts
+def charge(books: Books, entry: Entry, spend: Spend | None) -> Spend | None:
+    """Turn an entry's hold into a charge at all its accounts; None was nothing.
+
+    Returns:
+        The spend, marked when it was dearer than the hold.
+    """
+    asked = entry.held.amounts
+    used = NOTHING if spend is None else spend.amounts
+    accounts = books.touch(entry.accounts)
     for account in accounts:
         account.settle(asked, used)
-    if any(was > held for was, held in zip(used, asked, strict=True)):
-        spend = spend.overrun()
-        places = exceeded(accounts, asked, used)
-        for account in accounts:
-            account.overruns += 1
-        if ended.held.bound and places and accounts:
-            accounts[0].closed = closing(asked, used, places)
-    return replace(ended, spend=spend)
+    if spend is None or fits_in(used, asked):
+        return spend
+    for account in accounts:
+        account.overruns += 1
+    places = exceeded(accounts, asked, used)
+    if entry.held.bound and places and accounts:
+        accounts[0].closed = closing(asked, used, places)
+    return spend.overrun()
 
 
-def _replace_charge(books: Books, entry: Entry, ended: Entry, spend: Spend | None) -> Entry:
-    """Charge the difference between what was charged and what it really was."""
+def recharge(books: Books, entry: Entry, spend: Spend | None) -> Spend | None:
+    """Put what an entry really cost in the place of what it was charged, at all its accounts."""
     before: Amounts = entry.spend.amounts if entry.spend is not None else NOTHING
     after: Amounts = spend.amounts if spend is not None else NOTHING
     difference = as_amounts(after[place] - before[place] for place in range(len(COUNTED)))
     for account in books.touch(entry.accounts):
         account.settle(NOTHING, difference)
-    return books.write(replace(ended, spend=spend))
+    return spend
 
 
 def is_final(state: State) -> bool:

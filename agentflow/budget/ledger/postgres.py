@@ -34,7 +34,8 @@ _MAKING: Final = 0x6167656E74666C6F
 
 _ENTRY, _ACCOUNT = "agentflow_entry", "agentflow_account"
 _SCHEMA: Final = (
-    f"create table {_ENTRY} ({', '.join(f'{name} {kind}' for name, kind in rows.ENTRY.items())}) with (fillfactor = 70)",
+    f"create table {_ENTRY} ({', '.join(f'{name} {kind}' for name, kind in rows.ENTRY.items())})"
+    " with (fillfactor = 70)",
     f"create table {_ACCOUNT} ({', '.join(f'{name} {kind}' for name, kind in rows.ACCOUNT.items())})"
     " with (fillfactor = 50)",
     f"create index on {_ENTRY} (opened_ms)",
@@ -177,14 +178,16 @@ class PostgresDatabase:
             _many(connection, _PUT_ACCOUNT, [(*row[1:], row[0]) for row in accounts])
 
     def _connect(self) -> psycopg.Connection:
-        psycopg = _psycopg()
-        if self._connection is None:
-            self._made.clear()
-            connection = psycopg.connect(self._url, autocommit=True, connect_timeout=10, application_name="agentflow")
-            connection.execute("select pg_advisory_lock(%s)", (_number(self._run),))
-            self._prepare(connection)
-            self._connection = connection
-        return self._connection
+        if self._connection is not None:
+            return self._connection
+        self._made.clear()
+        connection: psycopg.Connection = _psycopg().connect(
+            self._url, autocommit=True, connect_timeout=10, application_name="agentflow"
+        )
+        connection.execute("select pg_advisory_lock(%s)", (_number(self._run),))
+        self._prepare(connection)
+        self._connection = connection
+        return connection
 
     def _prepare(self, connection: psycopg.Connection) -> None:
         """Make the tables, or refuse those of another version."""
@@ -231,14 +234,13 @@ class PostgresDatabase:
         psycopg = _psycopg()
 
         def may_be_repeated(error: BaseException) -> bool:
-            if not isinstance(error, psycopg.Error):
-                return False
-            if isinstance(error, psycopg.OperationalError) and error.sqlstate not in _AGAIN:
-                if forget:
-                    self._forget()
-                # A wrong password or a database that does not exist will not mend itself.
-                return not (error.sqlstate or "").startswith(("28", "3D"))
-            return error.sqlstate in _AGAIN
+            state = str(getattr(error, "sqlstate", None) or "")
+            if not isinstance(error, psycopg.OperationalError) or state in _AGAIN:
+                return state in _AGAIN
+            if forget:
+                self._forget()
+            # A wrong password or a database that does not exist will not mend itself.
+            return not state.startswith(("28", "3D"))
 
         try:
             return tenacity.Retrying(

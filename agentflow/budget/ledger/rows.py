@@ -5,6 +5,7 @@ Every figure that a report adds up has a typed column; only what is read back wh
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -18,6 +19,7 @@ from agentflow.energy.interval import Energy, Provenance, Scope
 from agentflow.errors import LedgerError, UsageError
 from agentflow.messages import Completion, Timings, TokenUsage, ToolCall, UsageSource
 
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), default=str)
 _NESTED: Final = ("usage", "timings", "tool_calls")
 _PLAIN: Final = tuple(field.name for field in fields(Completion) if field.name not in _NESTED)
 _USAGE: Final = tuple(field.name for field in fields(TokenUsage))
@@ -75,7 +77,7 @@ def opened_row(entry: Entry) -> tuple[Any, ...]:
     """The columns of ``OPENED``."""
     held, labels = entry.held, entry.labels
     return (
-        entry.key, entry.node, json.dumps(entry.accounts),
+        entry.key, entry.node, _list_text(entry.accounts),
         labels.tenant, labels.job, labels.chain, labels.agent, labels.call, labels.cascade, labels.rung, labels.kind,
         labels.model,
         *held.amounts, held.seconds, int(held.bound),
@@ -97,7 +99,7 @@ def closed_row(entry: Entry) -> tuple[Any, ...]:
         usage.audio_ms,
         spend.nano_usd, microjoules(energy.mean), microjoules(energy.low), microjoules(energy.high),
         grams.mean, grams.low, grams.high, spend.in_doubt, spend.estimated, spend.overruns,
-        usage.source, energy.provenance, energy.scope, json.dumps(energy.assumed), spend.seconds,
+        usage.source, energy.provenance, energy.scope, _list_text(energy.assumed), spend.seconds,
         *rest,
     )  # fmt: skip
 
@@ -191,6 +193,11 @@ def _spend(get: Mapping[str, Any]) -> Spend | None:
     )  # fmt: skip
 
 
+@functools.lru_cache(maxsize=1_000)
+def _list_text(texts: tuple[str, ...]) -> str:
+    return json.dumps(texts)
+
+
 def _reply_text(completion: Completion) -> str:
     usage, timings = completion.usage, completion.timings
     # By hand, because copying every value first, as asdict does, takes longer than all the rest of a settle.
@@ -200,17 +207,13 @@ def _reply_text(completion: Completion) -> str:
         "timings": {name: getattr(timings, name) for name in _TIMINGS},
         "tool_calls": [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in completion.tool_calls],
     }
-    return json.dumps(data, separators=(",", ":"), default=str)
+    return _ENCODER.encode(data)
 
 
-def _completion(data: Mapping[str, Any]) -> Completion:
+def _completion(data: dict[str, Any]) -> Completion:
     logprobs = data["logprobs"]
-    return Completion(
-        **{
-            **data,
-            "usage": TokenUsage(**data["usage"]),
-            "timings": Timings(**data["timings"]),
-            "tool_calls": tuple(ToolCall(**call) for call in data["tool_calls"]),
-            "logprobs": None if logprobs is None else tuple(logprobs),
-        }
-    )
+    data["usage"] = TokenUsage(**data["usage"])
+    data["timings"] = Timings(**data["timings"])
+    data["tool_calls"] = tuple(ToolCall(**call) for call in data["tool_calls"])
+    data["logprobs"] = None if logprobs is None else tuple(logprobs)
+    return Completion(**data)

@@ -10,8 +10,7 @@ import queue
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar
 
 from agentflow.budget.ledger.operations import Operation, Result
 from agentflow.errors import AgentflowError, LedgerError
@@ -39,12 +38,9 @@ class Store(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Item:
-    """An operation or a function that waits its turn; ``future`` is None when nobody waits for it."""
-
-    work: Operation | Callable[[], Any] | None
-    future: asyncio.Future[Any] | None = None
+# What waits its turn (None ends the thread), and who waits for it.
+_Work = Operation | Callable[[], Any] | None
+_Item = tuple[_Work, "asyncio.Future[Any] | None"]
 
 
 class Writer:
@@ -63,21 +59,20 @@ class Writer:
         self._starting = threading.Lock()
         self._closed = False
 
-    async def submit(self, operation: Operation) -> Result:
-        """Queue an operation, and wait until it is recorded. Giving up the wait does not take it back.
+    def submit(self, operation: Operation) -> asyncio.Future[Result]:
+        """Queue an operation; it is recorded when the future is done. Cancelling that does not take it back.
 
-        Raises:
-            AgentflowError: it was refused, or could not be recorded.
+        The future fails with the AgentflowError for which the operation was refused or could not be recorded.
         """
-        return cast("Result", await self._wait(operation))
+        return self._wait(operation)
 
-    async def call(self, function: Callable[[], Value]) -> Value:
+    def call(self, function: Callable[[], Value]) -> asyncio.Future[Value]:
         """Run a function on the writer's thread, in turn."""
-        return cast("Value", await self._wait(function))
+        return self._wait(function)
 
     def post(self, work: Operation | Callable[[], Any]) -> None:
         """Queue an operation or a function without waiting for it."""
-        self._put(_Item(work))
+        self._put((work, None))
 
     async def aclose(self) -> None:
         """Record what is queued, close the store, end the thread."""
@@ -85,12 +80,12 @@ class Writer:
             self._closed = True
             thread, self._thread = self._thread, None
         if thread is not None:
-            self._queue.put(_Item(None))
+            self._queue.put((None, None))
             await asyncio.to_thread(thread.join)
 
     def _wait(self, work: Operation | Callable[[], Any]) -> asyncio.Future[Any]:
         future = asyncio.get_running_loop().create_future()
-        self._put(_Item(work, future))
+        self._put((work, future))
         return future
 
     def _put(self, item: _Item) -> None:
@@ -111,44 +106,45 @@ class Writer:
         open_ = True
         while open_:
             items = self._gather()
-            open_ = all(item.work is not None for item in items)
-            batch: list[_Item] = []
-            for item in items:
-                if callable(item.work):
+            open_ = items[-1][0] is not None
+            batch: list[tuple[Operation, asyncio.Future[Any] | None]] = []
+            for work, future in items:
+                if callable(work):
                     self._commit(batch)
                     batch = []
-                    self._call(item, item.work)
-                elif item.work is not None:
-                    batch.append(item)
+                    self._call(work, future)
+                elif work is not None:
+                    batch.append((work, future))
             self._commit(batch)
         self._store.close()
 
     def _gather(self) -> list[_Item]:
+        """Everything that is queued, up to the item that ends the thread."""
         items = [self._queue.get()]
-        while len(items) < _MOST and items[-1].work is not None:
+        while len(items) < _MOST and items[-1][0] is not None:
             try:
                 items.append(self._queue.get_nowait())
             except queue.Empty:
                 break
         return items
 
-    def _commit(self, batch: Sequence[_Item]) -> None:
+    def _commit(self, batch: Sequence[tuple[Operation, asyncio.Future[Any] | None]]) -> None:
         if not batch:
             return
-        operations = [cast("Operation", item.work) for item in batch]
         try:
-            results = self._store.commit(operations)
+            results = self._store.commit([operation for operation, _ in batch])
         except Exception as error:
             results = [_failure(error) for _ in batch]
-        _deliver(list(zip(batch, results, strict=True)))
+        _deliver([(future, result) for (_, future), result in zip(batch, results, strict=True) if future is not None])
 
     @staticmethod
-    def _call(item: _Item, function: Callable[[], Any]) -> None:
+    def _call(function: Callable[[], Any], future: asyncio.Future[Any] | None) -> None:
         try:
             result = function()
         except Exception as error:
             result = _failure(error)
-        _deliver([(item, result)])
+        if future is not None:
+            _deliver([(future, result)])
 
 
 def _failure(error: Exception) -> AgentflowError:
@@ -158,12 +154,11 @@ def _failure(error: Exception) -> AgentflowError:
     return LedgerError(f"The ledger failed, and nothing was recorded: {type(error).__name__}: {error}.")
 
 
-def _deliver(results: Sequence[tuple[_Item, Any]]) -> None:
+def _deliver(results: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
     """Hand results to those who wait, with one wake-up for each event loop."""
     by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = defaultdict(list)
-    for item, result in results:
-        if item.future is not None:
-            by_loop[item.future.get_loop()].append((item.future, result))
+    for future, result in results:
+        by_loop[future.get_loop()].append((future, result))
     for loop, waiting in by_loop.items():
         if not loop.is_closed():
             loop.call_soon_threadsafe(_resolve, waiting)

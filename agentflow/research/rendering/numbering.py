@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agentflow.budget.budget import Currency
+from agentflow.budget.currency import Currency, format_grams
 from agentflow.budget.money import format_usd, nano_from_decimal
 from agentflow.energy.interval import format_joules
 from agentflow.research.report import Citation, Claim, EnergyFigure, Limit, Report, SourceEntry
@@ -105,6 +105,10 @@ def amount(currency: Currency, text: str) -> str:
             return format_joules(float(text))
         case "tokens":
             return f"{int(text):,} tokens"
+        case "grams_co2e":
+            return format_grams(float(text))
+        case "calls":
+            return f"{int(text):,} calls"
         case "seconds":
             return f"{float(text):.3g} s"
 
