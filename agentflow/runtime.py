@@ -14,12 +14,13 @@ from agentflow.backends.base import Backend
 from agentflow.budget.budget import Budget
 from agentflow.budget.ledger import Ledger, MemoryLedger
 from agentflow.budget.meter import Meter
+from agentflow.budget.price_layers import given
 from agentflow.budget.prices import FREE_LOCAL, Price, PriceBook
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
 from agentflow.chain import CallRecord, Chain
-from agentflow.config import CODE, ModelSettings, PriceSettings, Settings
+from agentflow.config import CODE, ModelSettings, Settings
 from agentflow.energy.estimate import EnergyProfile
 from agentflow.energy.profiles import CpuProfile, profile_for
 from agentflow.errors import UnknownModel
@@ -138,7 +139,7 @@ class Runtime:
         """
         # A price is of its own table alone: another model may be called what this table is.
         if facts.price is not None:
-            return _given(facts.price)
+            return given.price(facts.price)
         return FREE_LOCAL if facts.backend == "llamacpp" else self.prices.require(facts.model or name)
 
     async def aclose(self) -> None:
@@ -148,9 +149,3 @@ class Runtime:
         async with contextlib.AsyncExitStack() as stack:
             for backend in backends:
                 stack.push_async_callback(backend.aclose)
-
-
-def _given(price: PriceSettings) -> Price:
-    return Price.per_million(
-        price.input, price.output, price.cache_read, price.cache_write, source="agentflow.toml", date=""
-    )

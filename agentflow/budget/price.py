@@ -1,0 +1,297 @@
+"""Price: what a model costs, exact, with its source and date. May import money, errors, messages.
+
+A provider sells by the unit: tokens of several kinds, images, seconds of audio, requests. Rates is one price list;
+Price holds all lists of a model: the usual one, those of longer prompts, those of the batch interface. Unknown is
+never free: a gap in a list is filled with the dearest that could apply, and a unit that no list names is refused.
+Where prices come from: ``prices``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal
+
+from agentflow.budget.money import NANO
+from agentflow.errors import UnpricedModel
+from agentflow.messages import TokenUsage
+
+_MILLION = 1_000_000
+_UNITS = ("input", "output", "cache_read", "cache_write", "reasoning", "image", "audio", "request")
+# Dollars as price lists state them, in nano-dollars per million of the unit. Tokens are already stated per million;
+# seconds of audio are counted in milliseconds.
+_SCALE = {"image": NANO * _MILLION, "audio": NANO * _MILLION // 1_000, "request": NANO * _MILLION}
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """One price list, in nano-dollars per million: tokens, images, milliseconds of audio, requests.
+
+    None is unknown, and what it means depends on the unit:
+
+    - ``cache_read``, ``cache_write``: prompt tokens read from or written to the provider's cache cost the full
+      input price;
+    - ``reasoning``: reply tokens spent on thinking cost the output price;
+    - ``input``, ``output``, ``image``, ``audio``: the model is not known to be sold by this unit; a call that uses
+      it is refused;
+    - ``request``: there is no fee for the call itself.
+    """
+
+    input: int | None = None
+    output: int | None = None
+    cache_read: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+    image: int | None = None
+    audio: int | None = None
+    request: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse prices that would pay the caller: a budget would grow by spending."""
+        for unit, rate in self.stated().items():
+            if rate < 0:
+                raise ValueError(f"a price cannot be negative: {unit} = {rate} nano-dollars per million")
+
+    @classmethod
+    def dollars(cls, **rates: Decimal | str | None) -> Rates:
+        """Rates from dollars as price lists state them, rounded up to whole nano-dollars per million.
+
+        Args:
+            rates: dollars per million tokens (``input``, ``output``, ``cache_read``, ``cache_write``,
+                ``reasoning``), per ``image``, per second of ``audio``, per ``request``; None is unknown.
+
+        Example:
+            >>> Rates.dollars(input="2.5", output="10", audio="0.0001").audio
+            100000000
+        """
+        return cls(**{unit: None if usd is None else _rate(unit, usd) for unit, usd in rates.items()})
+
+    def stated(self) -> dict[str, int]:
+        """The rates that are known, by unit, in the order of the fields."""
+        rates = {unit: getattr(self, unit) for unit in _UNITS}
+        return {unit: rate for unit, rate in rates.items() if rate is not None}
+
+    def filled(self, usual: Rates | None = None) -> Rates:
+        """This list with its gaps filled, each with the dearest of what could apply.
+
+        Args:
+            usual: the list that this one departs from, when it is one of longer prompts or of the batch interface.
+        """
+        usual = usual or Rates(request=0)
+        fresh, reply = _or(self.input, usual.input), _or(self.output, usual.output)
+        return Rates(
+            fresh,
+            reply,
+            _or(self.cache_read, _dearest(fresh, usual.cache_read)),
+            _or(self.cache_write, _dearest(fresh, usual.cache_write)),
+            _or(self.reasoning, _dearest(reply, usual.reasoning)),
+            _or(self.image, usual.image),
+            _or(self.audio, usual.audio),
+            _or(self.request, usual.request),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """The price list of calls whose prompt is longer than ``above`` tokens; it covers prompt and reply alike."""
+
+    above: int
+    rates: Rates
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A rate on which two prices disagree, both in nano-dollars per million of ``unit``."""
+
+    unit: str
+    above: int
+    batch: bool
+    ours: int
+    theirs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs, by whom that is said and when.
+
+    Args:
+        tiers: price lists by length of the prompt, the first of them from 0 tokens on, in ascending order. What a
+            later one leaves out costs the dearer of its own full price and of the first one's.
+        batch: price lists of the provider's batch interface, likewise; empty when no rebate is known. A length that
+            has a price list of its own above and none here costs the former.
+        source: who states the price.
+        date: when it was looked up, as an ISO date.
+        note: what to keep in mind.
+
+    Example:
+        >>> gpt_4o = Price.per_million("2.5", "10", "1.25", source="docs", date="2026-07-01")
+        >>> gpt_4o.cost(TokenUsage(input=10_000, cached_input=8_000, output=1_000))
+        25000000
+    """
+
+    tiers: tuple[Tier, ...]
+    batch: tuple[Tier, ...] = ()
+    source: str = "given"
+    date: str = ""
+    note: str = ""
+    _filled: tuple[Tier, ...] = field(init=False, repr=False, compare=False)
+    _filled_batch: tuple[Tier, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Fill the gaps once, and refuse lists that do not begin at 0 or do not ascend."""
+        for tiers in (self.tiers, self.batch or self.tiers):
+            starts = [tier.above for tier in tiers]
+            if starts[:1] != [0] or starts != sorted(set(starts)):
+                raise ValueError(f"price lists begin above 0 tokens and ascend, these begin above {starts}")
+        first = self.tiers[0].rates.filled()
+        usual = [Tier(0, first), *(Tier(tier.above, tier.rates.filled(first)) for tier in self.tiers[1:])]
+        batch = {tier.above: tier for tier in usual}
+        for tier in self.batch:
+            batch[tier.above] = Tier(tier.above, tier.rates.filled(_for_prompt(usual, tier.above + 1)))
+        object.__setattr__(self, "_filled", tuple(usual))
+        object.__setattr__(self, "_filled_batch", tuple(batch[above] for above in sorted(batch)))
+
+    @classmethod
+    def per_million(
+        cls,
+        input: Decimal | str,
+        output: Decimal | str,
+        cache_read: Decimal | str | None = None,
+        cache_write: Decimal | str | None = None,
+        *,
+        source: str,
+        date: str = "",
+    ) -> Price:
+        """A price of tokens alone, the same for every prompt, in dollars per million tokens."""
+        rates = Rates.dollars(input=input, output=output, cache_read=cache_read, cache_write=cache_write)
+        return cls((Tier(0, rates),), source=source, date=date)
+
+    @property
+    def rates(self) -> Rates:
+        """The usual price list, as it was stated."""
+        return self.tiers[0].rates
+
+    def cost(self, usage: TokenUsage, *, images: int = 0, audio_ms: int = 0, batch: bool = False) -> int:
+        """Nano-dollars of one call, half a nano-dollar up.
+
+        The sum, over the units, of how many there were times the rate of each; the length of the prompt chooses the
+        price list. Of the prompt, ``input - cached_input - cache_write`` tokens cost the input rate; of the reply,
+        ``output - reasoning`` tokens cost the output rate.
+
+        Args:
+            usage: tokens of the call.
+            images: images it took or made.
+            audio_ms: milliseconds of audio it took or made.
+            batch: whether it went through the provider's batch interface.
+
+        Raises:
+            UnpricedModel: the call used a unit that the model is not known to be sold by.
+            ValueError: a count is negative.
+        """
+        fresh = max(0, usage.input - usage.cached_input - usage.cache_write)
+        reply = max(0, usage.output - usage.reasoning)
+        counts = (fresh, reply, usage.cached_input, usage.cache_write, usage.reasoning, images, audio_ms, 1)
+        if min(usage.input, usage.output, *counts) < 0:
+            raise ValueError(f"a call cannot have used a negative count: {usage}, {images=}, {audio_ms=}")
+        total = self._total(_for_prompt(self._lists(batch), usage.input), counts)
+        return (2 * total + _MILLION) // (2 * _MILLION)
+
+    def ceiling(
+        self, input_tokens: int, output_tokens: int, *, images: int = 0, audio_ms: int = 0, batch: bool = False
+    ) -> int:
+        """The most nano-dollars that a call of at most these counts can cost, rounded up: what a hold reserves.
+
+        Every prompt token is taken at the dearest of fresh, read and written, every reply token at the dearer of
+        spoken and thought, and of all price lists that a prompt up to this length can fall under the dearest counts.
+
+        Raises:
+            UnpricedModel: the call may use a unit that the model is not known to be sold by.
+            ValueError: a count is negative.
+        """
+        if min(input_tokens, output_tokens, images, audio_ms) < 0:
+            raise ValueError(f"a bound cannot be negative: {input_tokens=}, {output_tokens=}, {images=}, {audio_ms=}")
+        tiers = self._lists(batch)
+        ends = [tier.above for tier in tiers[1:]] + [input_tokens]
+        totals = [
+            self._total(_worst(tier.rates), (min(end, input_tokens), output_tokens, 0, 0, 0, images, audio_ms, 1))
+            for tier, end in zip(tiers, ends, strict=True)
+            if tier.above < input_tokens or tier.above == 0
+        ]
+        return -(-max(totals) // _MILLION)
+
+    def differences(self, other: Price) -> tuple[Difference, ...]:
+        """The rates that both prices state, and not alike."""
+        return (
+            *_differences(self.tiers, other.tiers, batch=False),
+            *(_differences(self.batch, other.batch, batch=True) if self.batch and other.batch else ()),
+        )
+
+    def _lists(self, batch: bool) -> tuple[Tier, ...]:
+        return self._filled_batch if batch else self._filled
+
+    def _total(self, rates: Rates, counts: tuple[int, ...]) -> int:
+        """Nano-dollars times a million; ``counts`` in the order of the fields of Rates."""
+        total = 0
+        for unit, count in zip(_UNITS, counts, strict=True):
+            if count:
+                rate = getattr(rates, unit)
+                if rate is None:
+                    raise self._not_sold_by(unit)
+                total += count * rate
+        return total
+
+    def _not_sold_by(self, unit: str) -> UnpricedModel:
+        key = "audio_second" if unit == "audio" else unit
+        return UnpricedModel(
+            f"The price by {self.source} names nothing for '{unit}', which this call uses. Give the whole price in the "
+            f"model's table of agentflow.toml: price = {{ input = 0.5, output = 1.5, {key} = 0.01 }}."
+        )
+
+
+def _for_prompt(tiers: Iterable[Tier], tokens: int) -> Rates:
+    """The list of the last tier that a prompt of so many tokens has passed; the first one is for every prompt."""
+    passed = [tier.rates for tier in tiers if tier.above == 0 or tokens > tier.above]
+    return passed[-1]
+
+
+def _worst(rates: Rates) -> Rates:
+    """A list without gaps, every token taken at the dearest of its kind."""
+    return Rates(
+        _dearest(rates.input, rates.cache_read, rates.cache_write),
+        _dearest(rates.output, rates.reasoning),
+        image=rates.image,
+        audio=rates.audio,
+        request=rates.request,
+    )
+
+
+def _differences(ours: tuple[Tier, ...], theirs: tuple[Tier, ...], *, batch: bool) -> list[Difference]:
+    found: list[Difference] = []
+    for above in sorted({tier.above for tier in (*ours, *theirs)}):
+        one, other = (_for_prompt(tiers, above + 1).stated() for tiers in (ours, theirs))
+        found += [
+            Difference(unit, above, batch, rate, other[unit])
+            for unit, rate in one.items()
+            if unit in other and other[unit] != rate
+        ]
+    return found
+
+
+def _rate(unit: str, dollars: Decimal | str) -> int:
+    if unit not in _UNITS:
+        raise TypeError(f"there is no unit '{unit}'; there are: {', '.join(_UNITS)}")
+    return int((Decimal(dollars) * _SCALE.get(unit, NANO)).to_integral_value(ROUND_CEILING))
+
+
+def _or(rate: int | None, other: int | None) -> int | None:
+    return other if rate is None else rate
+
+
+def _dearest(*rates: int | None) -> int | None:
+    return max((rate for rate in rates if rate is not None), default=None)
+
+
+FREE_LOCAL = Price(
+    (Tier(0, Rates(input=0, output=0, cache_read=0, cache_write=0, reasoning=0, image=0, audio=0, request=0)),),
+    source="local: no price per token",
+)
