@@ -266,8 +266,11 @@ def _worst(rates: Rates) -> Rates:
 
 
 def _differences(ours: tuple[Tier, ...], theirs: tuple[Tier, ...], *, batch: bool) -> list[Difference]:
+    starts = [{tier.above for tier in tiers} for tiers in (ours, theirs)]
+    # Without a list of its own a longer prompt costs as usual, but has no rebate known.
+    shared = starts[0] & starts[1] if batch else starts[0] | starts[1]
     found: list[Difference] = []
-    for above in sorted({tier.above for tier in (*ours, *theirs)}):
+    for above in sorted(shared):
         one, other = (_for_prompt(tiers, above + 1).stated() for tiers in (ours, theirs))
         found += [
             Difference(unit, above, batch, rate, other[unit])

@@ -70,18 +70,14 @@ def _map() -> Mapping[str, Any]:
 
 def _tiers(row: Mapping[str, Any], suffix: str) -> tuple[Tier, ...]:
     """The price lists by length of prompt; none when the row says nothing of this interface."""
-    if not suffix and "tiered_pricing" in row:
-        return _ranges(row["tiered_pricing"])
+    ranges = {int(each["range"][0]): each for each in row.get("tiered_pricing", ()) if "range" in each}
+    if 0 in ranges and not suffix:
+        return tuple(Tier(start, _rates(ranges[start], "", "")) for start in sorted(ranges))
     above = re.compile(rf"input_cost_per_token_above_(\d+)k_tokens{suffix}")
     starts = {int(found[1]) * 1_000 for key in row if (found := above.fullmatch(key))}
     tiers = [Tier(0, _rates(row, "", suffix))]
     tiers += [Tier(start, _rates(row, f"_above_{start // 1_000}k_tokens", suffix)) for start in sorted(starts)]
     return tuple(tiers) if tiers[0].rates.stated() or not suffix else ()
-
-
-def _ranges(ranges: list[Mapping[str, Any]]) -> tuple[Tier, ...]:
-    tiers = {int(each["range"][0]): _rates(each, "", "") for each in ranges}
-    return tuple(Tier(start, tiers[start]) for start in sorted(tiers))
 
 
 def _rates(row: Mapping[str, Any], above: str, suffix: str) -> Rates:

@@ -15,16 +15,16 @@ from agentflow.budget.price import Price, Rates, Tier
 
 
 def find(name: str, sellers: tuple[str, ...]) -> Price | None:
-    """The price that our file states for this model."""
-    row = _table()["models"].get(name)
-    if row is None or (sellers and row["provider"] not in sellers):
-        return None
-    return _price(row, _table())
+    """The price that our file states for this model; without a seller, when only one sells a model of this name."""
+    sold = [
+        seller for seller, rows in _table()["models"].items() if name in rows and (not sellers or seller in sellers)
+    ]
+    return _price(sold[0], name) if len(sold) == 1 else None
 
 
 def names() -> tuple[str, ...]:
     """Every model of the file, as ``provider/name``."""
-    return tuple(f"{row['provider']}/{name}" for name, row in _table()["models"].items())
+    return tuple(f"{seller}/{name}" for seller, rows in _table()["models"].items() for name in rows)
 
 
 def sellers(provider: str) -> tuple[str, ...]:
@@ -45,18 +45,18 @@ def _table() -> Mapping[str, Any]:
     return tomllib.loads(resources.files("agentflow.budget").joinpath("data/prices.toml").read_text("utf-8"))
 
 
-def _price(row: Mapping[str, Any], table: Mapping[str, Any]) -> Price:
-    tiers = (Tier(0, _rates(row)), *(Tier(tier["above"], _rates(tier)) for tier in row.get("tiers", ())))
-    batch = row.get("batch")
-    longer = () if batch is None else tuple(Tier(tier["above"], _rates(tier)) for tier in batch.get("tiers", ()))
+def _price(seller: str, name: str) -> Price:
+    table = _table()
+    batch = table["batch"].get(seller, {}).get(name)
+    source, date = f"agentflow {table['date']}", table["date"]
     return Price(
-        tiers,
-        () if batch is None else (Tier(0, _rates(batch)), *longer),
-        f"agentflow {table['date']}",
-        table["date"],
-        table["note"],
+        _tiers(table["models"][seller][name]), () if batch is None else _tiers(batch), source, date, table["note"]
     )
 
 
+def _tiers(row: Mapping[str, Any]) -> tuple[Tier, ...]:
+    return (Tier(0, _rates(row)), *(Tier(tier["above"], _rates(tier)) for tier in row.get("tiers", ())))
+
+
 def _rates(row: Mapping[str, Any]) -> Rates:
-    return Rates.dollars(**{unit: usd for unit, usd in row.items() if isinstance(usd, str) and unit != "provider"})
+    return Rates.dollars(**{unit: usd for unit, usd in row.items() if unit not in ("above", "tiers")})
