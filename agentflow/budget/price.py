@@ -71,23 +71,23 @@ class Rates:
         rates = {unit: getattr(self, unit) for unit in _UNITS}
         return {unit: rate for unit, rate in rates.items() if rate is not None}
 
-    def filled(self, usual: Rates | None = None) -> Rates:
+    def filled(self, *usual: Rates) -> Rates:
         """This list with its gaps filled, each with the dearest of what could apply.
 
         Args:
-            usual: the list that this one departs from, when it is one of longer prompts or of the batch interface.
+            usual: the lists that this one departs from, nearest first: none for the usual list itself.
         """
-        usual = usual or Rates(request=0)
-        fresh, reply = _or(self.input, usual.input), _or(self.output, usual.output)
+        lists = (self, *usual, Rates(request=0))
+        fresh, reply = _first(rates.input for rates in lists), _first(rates.output for rates in lists)
         return Rates(
             fresh,
             reply,
-            _or(self.cache_read, _dearest(fresh, usual.cache_read)),
-            _or(self.cache_write, _dearest(fresh, usual.cache_write)),
-            _or(self.reasoning, _dearest(reply, usual.reasoning)),
-            _or(self.image, usual.image),
-            _or(self.audio, usual.audio),
-            _or(self.request, usual.request),
+            _first((self.cache_read, _dearest(fresh, *(rates.cache_read for rates in usual)))),
+            _first((self.cache_write, _dearest(fresh, *(rates.cache_write for rates in usual)))),
+            _first((self.reasoning, _dearest(reply, *(rates.reasoning for rates in usual)))),
+            _first(rates.image for rates in lists),
+            _first(rates.audio for rates in lists),
+            _first(rates.request for rates in lists),
         )
 
 
@@ -116,7 +116,7 @@ class Price:
 
     Args:
         tiers: price lists by length of the prompt, the first of them from 0 tokens on, in ascending order. What a
-            later one leaves out costs the dearer of its own full price and of the first one's.
+            later one leaves out costs the dearer of its own full price and of what the first one states.
         batch: price lists of the provider's batch interface, likewise; empty when no rebate is known. A length that
             has a price list of its own above and none here costs the former.
         source: who states the price.
@@ -143,11 +143,12 @@ class Price:
             starts = [tier.above for tier in tiers]
             if starts[:1] != [0] or starts != sorted(set(starts)):
                 raise ValueError(f"price lists begin above 0 tokens and ascend, these begin above {starts}")
-        first = self.tiers[0].rates.filled()
-        usual = [Tier(0, first), *(Tier(tier.above, tier.rates.filled(first)) for tier in self.tiers[1:])]
+        first = self.tiers[0].rates
+        usual = [Tier(0, first.filled()), *(Tier(tier.above, tier.rates.filled(first)) for tier in self.tiers[1:])]
         batch = {tier.above: tier for tier in usual}
         for tier in self.batch:
-            batch[tier.above] = Tier(tier.above, tier.rates.filled(_for_prompt(usual, tier.above + 1)))
+            nearest = _for_prompt(self.tiers, tier.above + 1)
+            batch[tier.above] = Tier(tier.above, tier.rates.filled(nearest, first))
         object.__setattr__(self, "_filled", tuple(usual))
         object.__setattr__(self, "_filled_batch", tuple(batch[above] for above in sorted(batch)))
 
@@ -171,6 +172,10 @@ class Price:
         """The usual price list, as it was stated."""
         return self.tiers[0].rates
 
+    def in_force(self, *, batch: bool = False) -> tuple[Tier, ...]:
+        """The price lists that calls are charged by: those stated, with every gap filled."""
+        return self._filled_batch if batch else self._filled
+
     def cost(self, usage: TokenUsage, *, images: int = 0, audio_ms: int = 0, batch: bool = False) -> int:
         """Nano-dollars of one call, half a nano-dollar up.
 
@@ -193,7 +198,7 @@ class Price:
         counts = (fresh, reply, usage.cached_input, usage.cache_write, usage.reasoning, images, audio_ms, 1)
         if min(usage.input, usage.output, *counts) < 0:
             raise ValueError(f"a call cannot have used a negative count: {usage}, {images=}, {audio_ms=}")
-        total = self._total(_for_prompt(self._lists(batch), usage.input), counts)
+        total = self._total(_for_prompt(self.in_force(batch=batch), usage.input), counts)
         return (2 * total + _MILLION) // (2 * _MILLION)
 
     def ceiling(
@@ -210,7 +215,7 @@ class Price:
         """
         if min(input_tokens, output_tokens, images, audio_ms) < 0:
             raise ValueError(f"a bound cannot be negative: {input_tokens=}, {output_tokens=}, {images=}, {audio_ms=}")
-        tiers = self._lists(batch)
+        tiers = self.in_force(batch=batch)
         ends = [tier.above for tier in tiers[1:]] + [input_tokens]
         totals = [
             self._total(_worst(tier.rates), (min(end, input_tokens), output_tokens, 0, 0, 0, images, audio_ms, 1))
@@ -225,9 +230,6 @@ class Price:
             *_differences(self.tiers, other.tiers, batch=False),
             *(_differences(self.batch, other.batch, batch=True) if self.batch and other.batch else ()),
         )
-
-    def _lists(self, batch: bool) -> tuple[Tier, ...]:
-        return self._filled_batch if batch else self._filled
 
     def _total(self, rates: Rates, counts: tuple[int, ...]) -> int:
         """Nano-dollars times a million; ``counts`` in the order of the fields of Rates."""
@@ -246,6 +248,16 @@ class Price:
             f"The price by {self.source} names nothing for '{unit}', which this call uses. Give the whole price in the "
             f"model's table of agentflow.toml: price = {{ input = 0.5, output = 1.5, {key} = 0.01 }}."
         )
+
+
+def in_dollars(unit: str, rate: int) -> Decimal:
+    """A rate as price lists state it: see ``Rates.dollars``, of which this is the inverse.
+
+    Example:
+        >>> in_dollars("input", 2_500_000_000), in_dollars("audio", 100_000_000)
+        (Decimal('2.5'), Decimal('0.0001'))
+    """
+    return Decimal(rate) / _SCALE.get(unit, NANO)
 
 
 def _for_prompt(tiers: Iterable[Tier], tokens: int) -> Rates:
@@ -286,8 +298,8 @@ def _rate(unit: str, dollars: Decimal | str) -> int:
     return int((Decimal(dollars) * _SCALE.get(unit, NANO)).to_integral_value(ROUND_CEILING))
 
 
-def _or(rate: int | None, other: int | None) -> int | None:
-    return other if rate is None else rate
+def _first(rates: Iterable[int | None]) -> int | None:
+    return next((rate for rate in rates if rate is not None), None)
 
 
 def _dearest(*rates: int | None) -> int | None:

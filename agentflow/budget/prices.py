@@ -54,7 +54,7 @@ class PriceBook:
         price = self.find(model, provider)
         if price is None:
             raise UnpricedModel(
-                f"No price is known for model '{model}'. Give one in agentflow.toml, in dollars per million tokens: "
+                f"No price is known for model {model!r}. Give one in agentflow.toml, in dollars per million tokens: "
                 "price = { input = 0.5, output = 1.5 }; for a server of your own, price = { input = 0, output = 0 }."
             )
         return price
