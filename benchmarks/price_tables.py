@@ -31,25 +31,28 @@ def main() -> int:
 
 
 def ours() -> Iterator[Figure]:
-    """Our file against each package, and a line for each model on which they differ."""
+    """Our file against each package, and a line for each rate on which they differ."""
     models = shipped.names()
-    differing: list[Figure] = []
-    for model in models:
-        seller, name = model.split("/", 1)
-        sellers = shipped.sellers(seller)
-        price = shipped.find(name, sellers)
-        assert price is not None
-        others = [other for layer in (genai, litellm) if (other := layer.find(name, sellers)) is not None]
-        told = [(other.source, price.differences(other)) for other in others]
-        backed = any(not differences for _, differences in told)
-        for source, differences in told:
-            if differences:
-                dearer = all(each.ours > each.theirs for each in differences)
-                differing.append(Figure(model, _told(differences), source, passed=backed and dearer))
-        if not told:
-            differing.append(Figure(model, "in no other table", passed=False))
-    yield Figure("models in our file", str(len(models)), f"{len(models) - len(differing)} alike everywhere")
-    yield from differing
+    lines = [line for model in models for line in _against_others(model)]
+    alike = len(models) - len({line.what for line in lines})
+    yield Figure("models in our file", str(len(models)), f"{alike} alike in every table")
+    yield from lines
+
+
+def _against_others(model: str) -> list[Figure]:
+    seller, name = model.split("/", 1)
+    sellers = shipped.sellers(seller)
+    price = shipped.find(name, sellers)
+    assert price is not None
+    others = [other for layer in (genai, litellm) if (other := layer.find(name, sellers)) is not None]
+    told = [(other, price.differences(other)) for other in others]
+    if all(differences for _, differences in told):
+        return [Figure(model, "as no other table states it", passed=False)]
+    return [
+        Figure(model, _told(each), other.source, passed=each.ours > each.theirs)
+        for other, differences in told
+        for each in differences
+    ]
 
 
 def every() -> Iterator[Figure]:
@@ -63,19 +66,18 @@ def every() -> Iterator[Figure]:
             one, other = genai.find(model.id, (provider.id,)), litellm.find(model.id, sellers)
             if one is not None and other is not None:
                 pairs.append((f"{provider.id}/{model.id}", one, other))
-    differing = [(name, one.differences(other)) for name, one, other in pairs if one.differences(other)]
+    differing = {name: one.differences(other) for name, one, other in pairs if one.differences(other)}
     share = len(differing) / max(1, len(pairs))
     yield Figure("models in both packages", str(len(pairs)), f"{len(differing)} of them differ ({share:.0%})")
-    for name, differences in differing:
-        yield Figure(f"  {name}", _told(differences), "genai-prices / litellm")
+    for name, differences in differing.items():
+        yield from (Figure(name, _told(each), "genai-prices, not litellm") for each in differences)
 
 
-def _told(differences: tuple[Difference, ...]) -> str:
-    return ", ".join(
-        f"{'batch ' if each.batch else ''}{each.unit}{f' above {each.above:,}' if each.above else ''} "
-        f"{in_dollars(each.unit, each.ours):f} / {in_dollars(each.unit, each.theirs):f}"
-        for each in differences
-    )
+def _told(difference: Difference) -> str:
+    batch = "batch " if difference.batch else ""
+    above = f" above {difference.above:,}" if difference.above else ""
+    ours, theirs = (in_dollars(difference.unit, rate) for rate in (difference.ours, difference.theirs))
+    return f"{batch}{difference.unit}{above}: ${ours:f}, not ${theirs:f}"
 
 
 if __name__ == "__main__":

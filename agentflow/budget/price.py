@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_HALF_UP, Decimal
 
 from agentflow.budget.money import NANO
 from agentflow.errors import UnpricedModel
@@ -54,7 +54,7 @@ class Rates:
 
     @classmethod
     def dollars(cls, **rates: Decimal | str | None) -> Rates:
-        """Rates from dollars as price lists state them, rounded up to whole nano-dollars per million.
+        """Rates from dollars as price lists state them, to whole nano-dollars per million; none rounds to nothing.
 
         Args:
             rates: dollars per million tokens (``input``, ``output``, ``cache_read``, ``cache_write``,
@@ -225,7 +225,7 @@ class Price:
         return -(-max(totals) // _MILLION)
 
     def differences(self, other: Price) -> tuple[Difference, ...]:
-        """The rates that both prices state, and not alike."""
+        """The rates that both prices state, and not alike: a tenth of a percent is taken for rounding."""
         return (
             *_differences(self.tiers, other.tiers, batch=False),
             *(_differences(self.batch, other.batch, batch=True) if self.batch and other.batch else ()),
@@ -287,7 +287,7 @@ def _differences(ours: tuple[Tier, ...], theirs: tuple[Tier, ...], *, batch: boo
         found += [
             Difference(unit, above, batch, rate, other[unit])
             for unit, rate in one.items()
-            if unit in other and other[unit] != rate
+            if unit in other and abs(other[unit] - rate) * 1_000 > max(other[unit], rate)
         ]
     return found
 
@@ -295,7 +295,9 @@ def _differences(ours: tuple[Tier, ...], theirs: tuple[Tier, ...], *, batch: boo
 def _rate(unit: str, dollars: Decimal | str) -> int:
     if unit not in _UNITS:
         raise TypeError(f"there is no unit '{unit}'; there are: {', '.join(_UNITS)}")
-    return int((Decimal(dollars) * _SCALE.get(unit, NANO)).to_integral_value(ROUND_CEILING))
+    exact = Decimal(dollars) * _SCALE.get(unit, NANO)
+    rounded = int(exact.to_integral_value(ROUND_HALF_UP))
+    return 1 if rounded == 0 and exact > 0 else rounded
 
 
 def _first(rates: Iterable[int | None]) -> int | None:

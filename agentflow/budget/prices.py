@@ -67,7 +67,8 @@ class PriceBook:
             provider, name = model.split("/", 1)
         elif provider is not None:
             name = model.removeprefix(f"{provider}/")
-        sellers = () if provider is None else shipped.sellers(provider)
+        provider = provider or shipped.seller(name)
+        sellers = shipped.sellers(provider) if provider else ()
         for find in _LAYERS:
             price = find(name, sellers)
             if price is not None:

@@ -15,11 +15,15 @@ from agentflow.budget.price import Price, Rates, Tier
 
 
 def find(name: str, sellers: tuple[str, ...]) -> Price | None:
-    """The price that our file states for this model; without a seller, when only one sells a model of this name."""
-    sold = [
-        seller for seller, rows in _table()["models"].items() if name in rows and (not sellers or seller in sellers)
-    ]
-    return _price(sold[0], name) if len(sold) == 1 else None
+    """The price that our file states for this model of one of these sellers."""
+    sold = next((seller for seller in sellers if name in _table()["models"].get(seller, {})), None)
+    return None if sold is None else _price(sold, name)
+
+
+def seller(name: str) -> str | None:
+    """Who sells a model of this name, when our file knows exactly one."""
+    sold = [seller for seller, rows in _table()["models"].items() if name in rows]
+    return sold[0] if len(sold) == 1 else None
 
 
 def names() -> tuple[str, ...]:
