@@ -128,13 +128,13 @@ def test_a_long_prompt_of_a_batch_costs_as_usual_when_only_short_ones_have_a_reb
     assert price.cost(TokenUsage(2_000, 0), batch=True) == price.cost(TokenUsage(2_000, 0)) == 8_000_000
 
 
-@pytest.mark.parametrize(("unit", "used"), [("image", {"images": 1}), ("audio_second", {"audio_ms": 1})])
-def test_a_unit_without_a_price_is_refused_before_the_call_and_after(unit: str, used: dict[str, int]) -> None:
+@pytest.mark.parametrize(("unit", "images", "audio_ms"), [("image", 1, 0), ("audio_second", 0, 1)])
+def test_a_unit_without_a_price_is_refused_before_the_call_and_after(unit: str, images: int, audio_ms: int) -> None:
     price = Price.per_million("1", "2", source="a table")
     with pytest.raises(UnpricedModel, match=rf"a table .*{unit} = "):
-        price.ceiling(10, 10, **used)
+        price.ceiling(10, 10, images=images, audio_ms=audio_ms)
     with pytest.raises(UnpricedModel, match=rf"a table .*{unit} = "):
-        price.cost(TokenUsage(10, 10), **used)
+        price.cost(TokenUsage(10, 10), images=images, audio_ms=audio_ms)
 
 
 def test_a_model_sold_by_the_second_is_not_sold_by_the_token() -> None:
