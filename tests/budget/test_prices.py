@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from decimal import Decimal
 
 import pytest
 
+from agentflow.budget import price, prices
 from agentflow.budget.price_layers import genai, litellm, shipped
 from agentflow.budget.prices import Price, PriceBook
 from agentflow.errors import UnpricedModel
 from agentflow.messages import TokenUsage
+from tests.conftest import PROJECT
 
 
 @pytest.mark.parametrize(
@@ -165,3 +168,11 @@ print(json.dumps([early, [answer.source for answer in answers], "litellm" in sys
     early, sources, imported = json.loads(done.stdout)
     assert early == [] and not imported
     assert [source.split()[0] for source in sources] == ["agentflow", "genai-prices", "litellm"]
+
+
+def test_the_examples_of_the_documentation_are_true() -> None:
+    page = doctest.testfile(str(PROJECT / "docs/prices.md"), module_relative=False)
+    assert page.attempted == 6 and page.failed == 0
+    for module in (price, prices):
+        tried = doctest.testmod(module)
+        assert tried.attempted and not tried.failed
