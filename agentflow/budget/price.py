@@ -8,9 +8,10 @@ Where prices come from: ``prices``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
+from operator import attrgetter
 
 from agentflow.budget.money import NANO
 from agentflow.errors import UnpricedModel
@@ -18,6 +19,7 @@ from agentflow.messages import TokenUsage
 
 _MILLION = 1_000_000
 _UNITS = ("input", "output", "cache_read", "cache_write", "reasoning", "image", "audio", "request")
+_by_unit = attrgetter(*_UNITS)
 # Dollars as price lists state them, in nano-dollars per million of the unit. Tokens are already stated per million;
 # seconds of audio are counted in milliseconds.
 _SCALE = {"image": NANO * _MILLION, "audio": NANO * _MILLION // 1_000, "request": NANO * _MILLION}
@@ -111,6 +113,23 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class _InForce:
+    """Price lists without gaps, and the worst case of each: from, up to and at which rates.
+
+    In the worst case every token is of the dearest of its kind. The last list has no end.
+    """
+
+    tiers: tuple[Tier, ...]
+    worst: tuple[tuple[int, int | None, Rates], ...]
+
+    @classmethod
+    def of(cls, tiers: Sequence[Tier]) -> _InForce:
+        ends = [*(tier.above for tier in tiers[1:]), None]
+        worst = [(tier.above, end, _worst(tier.rates)) for tier, end in zip(tiers, ends, strict=True)]
+        return cls(tuple(tiers), tuple(worst))
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
     """What a model costs, by whom that is said and when.
 
@@ -134,8 +153,8 @@ class Price:
     source: str = "given"
     date: str = ""
     note: str = ""
-    _filled: tuple[Tier, ...] = field(init=False, repr=False, compare=False)
-    _filled_batch: tuple[Tier, ...] = field(init=False, repr=False, compare=False)
+    _in_force: _InForce = field(init=False, repr=False, compare=False)
+    _batch_in_force: _InForce = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Fill the gaps once, and refuse lists that do not begin at 0 or do not ascend."""
@@ -149,8 +168,8 @@ class Price:
         for tier in self.batch:
             nearest = _for_prompt(self.tiers, tier.above + 1)
             batch[tier.above] = Tier(tier.above, tier.rates.filled(nearest, first))
-        object.__setattr__(self, "_filled", tuple(usual))
-        object.__setattr__(self, "_filled_batch", tuple(batch[above] for above in sorted(batch)))
+        object.__setattr__(self, "_in_force", _InForce.of(usual))
+        object.__setattr__(self, "_batch_in_force", _InForce.of([batch[above] for above in sorted(batch)]))
 
     @classmethod
     def per_million(
@@ -174,7 +193,7 @@ class Price:
 
     def in_force(self, *, batch: bool = False) -> tuple[Tier, ...]:
         """The price lists that calls are charged by: those stated, with every gap filled."""
-        return self._filled_batch if batch else self._filled
+        return self._lists(batch).tiers
 
     def cost(self, usage: TokenUsage, *, images: int = 0, audio_ms: int = 0, batch: bool = False) -> int:
         """Nano-dollars of one call, half a nano-dollar up.
@@ -198,7 +217,7 @@ class Price:
         counts = (fresh, reply, usage.cached_input, usage.cache_write, usage.reasoning, images, audio_ms, 1)
         if min(usage.input, usage.output, *counts) < 0:
             raise ValueError(f"a call cannot have used a negative count: {usage}, {images=}, {audio_ms=}")
-        total = self._total(_for_prompt(self.in_force(batch=batch), usage.input), counts)
+        total = self._total(_for_prompt(self._lists(batch).tiers, usage.input), counts)
         return (2 * total + _MILLION) // (2 * _MILLION)
 
     def ceiling(
@@ -215,14 +234,13 @@ class Price:
         """
         if min(input_tokens, output_tokens, images, audio_ms) < 0:
             raise ValueError(f"a bound cannot be negative: {input_tokens=}, {output_tokens=}, {images=}, {audio_ms=}")
-        tiers = self.in_force(batch=batch)
-        ends = [tier.above for tier in tiers[1:]] + [input_tokens]
-        totals = [
-            self._total(_worst(tier.rates), (min(end, input_tokens), output_tokens, 0, 0, 0, images, audio_ms, 1))
-            for tier, end in zip(tiers, ends, strict=True)
-            if tier.above < input_tokens or tier.above == 0
-        ]
-        return -(-max(totals) // _MILLION)
+        dearest = 0
+        for above, end, rates in self._lists(batch).worst:
+            if above == 0 or above < input_tokens:
+                prompt = input_tokens if end is None else min(end, input_tokens)
+                counts = (prompt, output_tokens, 0, 0, 0, images, audio_ms, 1)
+                dearest = max(dearest, self._total(rates, counts))
+        return -(-dearest // _MILLION)
 
     def differences(self, other: Price) -> tuple[Difference, ...]:
         """The rates that both prices state, and not alike: a tenth of a percent is taken for rounding."""
@@ -231,15 +249,17 @@ class Price:
             *(_differences(self.batch, other.batch, batch=True) if self.batch and other.batch else ()),
         )
 
+    def _lists(self, batch: bool) -> _InForce:
+        return self._batch_in_force if batch else self._in_force
+
     def _total(self, rates: Rates, counts: tuple[int, ...]) -> int:
         """Nano-dollars times a million; ``counts`` in the order of the fields of Rates."""
         total = 0
-        for unit, count in zip(_UNITS, counts, strict=True):
-            if count:
-                rate = getattr(rates, unit)
-                if rate is None:
-                    raise self._not_sold_by(unit)
-                total += count * rate
+        for unit, rate, count in zip(_UNITS, _by_unit(rates), counts, strict=True):
+            if rate is not None:
+                total += rate * count
+            elif count:
+                raise self._not_sold_by(unit)
         return total
 
     def _not_sold_by(self, unit: str) -> UnpricedModel:
@@ -260,21 +280,18 @@ def in_dollars(unit: str, rate: int) -> Decimal:
     return Decimal(rate) / _SCALE.get(unit, NANO)
 
 
-def _for_prompt(tiers: Iterable[Tier], tokens: int) -> Rates:
-    """The list of the last tier that a prompt of so many tokens has passed; the first one is for every prompt."""
-    passed = [tier.rates for tier in tiers if tier.above == 0 or tokens > tier.above]
-    return passed[-1]
-
-
 def _worst(rates: Rates) -> Rates:
-    """A list without gaps, every token taken at the dearest of its kind."""
-    return Rates(
-        _dearest(rates.input, rates.cache_read, rates.cache_write),
-        _dearest(rates.output, rates.reasoning),
-        image=rates.image,
-        audio=rates.audio,
-        request=rates.request,
-    )
+    dearest_in = _dearest(rates.input, rates.cache_read, rates.cache_write)
+    return replace(rates, input=dearest_in, output=_dearest(rates.output, rates.reasoning))
+
+
+def _for_prompt(tiers: Sequence[Tier], tokens: int) -> Rates:
+    """The list of the last tier that a prompt of so many tokens has passed; the first one is for every prompt."""
+    rates = tiers[0].rates
+    for tier in tiers:
+        if tokens > tier.above:
+            rates = tier.rates
+    return rates
 
 
 def _differences(ours: tuple[Tier, ...], theirs: tuple[Tier, ...], *, batch: bool) -> list[Difference]:

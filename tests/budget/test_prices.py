@@ -6,13 +6,14 @@ import doctest
 import json
 import subprocess
 import sys
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
 from agentflow.budget import price, prices
-from agentflow.budget.price_layers import genai, litellm, shipped
+from agentflow.budget.price_layers import genai, litellm, package, shipped
 from agentflow.budget.prices import Price, PriceBook
 from agentflow.errors import UnpricedModel
 from agentflow.messages import TokenUsage
@@ -152,6 +153,23 @@ def test_litellms_map_is_read_to_the_last_digit() -> None:
     assert isinstance(row["cache_read_input_token_cost"], Decimal)
     price = litellm.find("gpt-4o", ("openai",))
     assert price is not None and price.rates.cache_read == row["cache_read_input_token_cost"] * 10**15
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[1, 2]", b"{", b"\xff\xfe"])
+def test_a_cost_map_that_is_none_knows_no_model(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "map.json"
+    if content is not None:
+        file.write_bytes(content)
+    assert litellm.read(file) == {}
+
+
+def test_a_package_of_a_version_that_we_do_not_know_is_dated_by_when_it_was_installed() -> None:
+    found = package.snapshot("pytest")
+    assert found.version == pytest.__version__
+    assert (
+        found.date.startswith("by 20")
+        and date.fromisoformat(found.date.removeprefix("by ")) <= datetime.now(UTC).date()
+    )
 
 
 def test_looking_prices_up_never_imports_litellm_nor_opens_a_connection() -> None:

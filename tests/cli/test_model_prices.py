@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import PROJECT
+
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "agentflow", "models", *arguments]
@@ -93,3 +95,18 @@ def test_a_name_that_means_nothing_is_one_line_and_exit_code_2(here: Path, argum
 
 def test_no_models_and_no_names_say_how_to_go_on(here: Path) -> None:
     assert "agentflow models --prices gpt-4o" in run("--prices").stdout
+
+
+def test_the_documentation_shows_what_is_printed() -> None:
+    page = (PROJECT / "docs/prices.md").read_text("utf-8")
+    command, _, shown = page.split("```\n$ agentflow models ")[1].split("```")[0].partition("\n")
+    assert run(*command.split()).stdout == shown
+
+
+def test_the_price_in_the_documentation_can_be_given(tmp_path: Path) -> None:
+    page = (PROJECT / "docs/prices.md").read_text("utf-8")
+    file = tmp_path / "agentflow.toml"
+    file.write_text(page.split("```toml\n")[1].split("```")[0])
+    done = run("--prices", "--config", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "$0.01 an image, $0.0001 a second of audio" in done.stdout

@@ -61,11 +61,16 @@ def _map() -> Mapping[str, Any]:
     spec = importlib.util.find_spec(NAME)
     if spec is None or not spec.submodule_search_locations:
         return {}
+    return read(Path(spec.submodule_search_locations[0], _FILE))
+
+
+def read(file: Path) -> Mapping[str, Any]:
+    """A cost map; one that is not there or is no such map knows no model."""
     try:
-        text = Path(spec.submodule_search_locations[0], _FILE).read_text("utf-8")
-    except FileNotFoundError:
+        rows: dict[str, Any] | None = json.loads(file.read_text("utf-8"), parse_float=Decimal)
+    except (OSError, ValueError):
         return {}
-    return json.loads(text, parse_float=Decimal)
+    return rows if isinstance(rows, dict) else {}
 
 
 def _tiers(row: Mapping[str, Any], suffix: str) -> tuple[Tier, ...]:
