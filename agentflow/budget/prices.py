@@ -39,11 +39,11 @@ class PriceBook:
 
     def find(self, model: str, provider: str | None = None) -> Price | None:
         """The price of exactly this model, or None when nobody states one."""
-        return next(self._answers(model, provider), None)
+        return next(self._ask(model, provider), None)
 
-    def all(self, model: str, provider: str | None = None) -> tuple[Price, ...]:
+    def answers(self, model: str, provider: str | None = None) -> tuple[Price, ...]:
         """What every layer that knows this model says; the first of them serves."""
-        return tuple(self._answers(model, provider))
+        return tuple(self._ask(model, provider))
 
     def require(self, model: str, provider: str | None = None) -> Price:
         """The price of a model.
@@ -59,7 +59,7 @@ class PriceBook:
             )
         return price
 
-    def _answers(self, model: str, provider: str | None) -> Iterator[Price]:
+    def _ask(self, model: str, provider: str | None) -> Iterator[Price]:
         if model in self._given:
             yield self._given[model]
         name = model

@@ -65,7 +65,7 @@ def _configured(settings: Settings, name: str, book: PriceBook) -> PricedModel:
     if facts.backend == "llamacpp":
         price = FREE_LOCAL if facts.price is None else given.price(facts.price)
         return PricedModel(name, model, price)
-    said = book.all(model)
+    said = book.answers(model)
     if facts.price is not None:
         return PricedModel(name, model, given.price(facts.price), said)
     return PricedModel(name, model, said[0] if said else None, said[1:])
@@ -73,7 +73,7 @@ def _configured(settings: Settings, name: str, book: PriceBook) -> PricedModel:
 
 def _known(name: str, book: PriceBook) -> PricedModel:
     book.require(name)
-    served, *others = book.all(name)
+    served, *others = book.answers(name)
     return PricedModel(name, name, served, tuple(others))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from agentflow.budget import price, prices
+from agentflow.budget.price import in_dollars
 from agentflow.budget.price_layers import genai, litellm, package, shipped
 from agentflow.budget.prices import Price, PriceBook
 from agentflow.errors import UnpricedModel
@@ -49,7 +50,7 @@ def test_every_shipped_price_has_a_source_a_date_and_a_caveat() -> None:
 
 @pytest.mark.parametrize("model", shipped.names())
 def test_both_tables_agree_with_a_shipped_price_or_state_a_lower_one(model: str) -> None:
-    ours, *others = PriceBook().all(model)
+    ours, *others = PriceBook().answers(model)
     assert [other.source.split()[0] for other in others] == ["genai-prices", "litellm"]
     told = [ours.differences(other) for other in others]
     assert () in told
@@ -68,7 +69,7 @@ def test_a_given_price_wins_for_exactly_its_name() -> None:
     book = PriceBook({"gpt-4o": free})
     assert book.require("gpt-4o") is free
     assert book.require("openai/gpt-4o").rates.input == 2_500_000_000
-    assert book.all("gpt-4o")[0] is free and len(book.all("gpt-4o")) == 4
+    assert book.answers("gpt-4o")[0] is free and len(book.answers("gpt-4o")) == 4
 
 
 def test_a_model_outside_our_file_is_priced_by_a_package_with_its_version_and_date() -> None:
@@ -89,7 +90,7 @@ def test_the_packages_bring_their_tiers_batch_audio_and_request_prices_along() -
 
 
 def test_an_hour_that_is_cheaper_is_not_counted_on() -> None:
-    (told, *_) = PriceBook().all("deepseek/deepseek-reasoner")
+    (told, *_) = PriceBook().answers("deepseek/deepseek-reasoner")
     assert told.rates.stated() == {"input": 550_000_000, "output": 2_190_000_000, "cache_read": 140_000_000}
 
 
@@ -148,6 +149,40 @@ def test_every_row_of_both_packages_is_priced_or_unknown_and_never_free() -> Non
             assert price.ceiling(10**6, 10**6, batch=True) >= price.cost(TokenUsage(10**6, 10**6), batch=True) > 0
 
 
+def dollars(price: Price | None, *, batch: bool = False) -> list[tuple[int, dict[str, str]]]:
+    assert price is not None
+    lists = price.batch if batch else price.tiers
+    return [
+        (each.above, {unit: f"{in_dollars(unit, rate):f}" for unit, rate in each.rates.stated().items()})
+        for each in lists
+    ]
+
+
+def test_litellms_map_brings_tiers_batch_thought_images_and_audio_along() -> None:
+    long = litellm.find("gpt-5.6", ("openai",))
+    assert dollars(long) == [
+        (0, {"input": "4", "output": "20", "cache_read": "0.4", "cache_write": "5"}),
+        (272_000, {"input": "8", "output": "30", "cache_read": "0.8", "cache_write": "10"}),
+    ]
+    assert dollars(long, batch=True) == [
+        (0, {"input": "2", "output": "10", "cache_read": "0.2", "cache_write": "2.5"}),
+        (272_000, {"input": "4", "output": "15", "cache_read": "0.4", "cache_write": "5"}),
+    ]
+    assert dollars(litellm.find("qwen-turbo", ("dashscope",))) == [
+        (0, {"input": "0.05", "output": "0.2", "reasoning": "0.5"})
+    ]
+    assert dollars(litellm.find("whisper-1", ("openai",))) == [(0, {"audio": "0.0001"})]
+    assert dollars(litellm.find("dall-e-3", ("aiml",))) == [(0, {"image": "0.052"})]
+
+
+def test_a_reply_of_an_image_is_priced_at_its_dearest_token_and_its_largest_size() -> None:
+    for layer in (genai, litellm):
+        price = layer.find("gpt-image-1", ("openai",))
+        assert price is not None and price.rates.output == 40_000_000_000
+    assert dollars(litellm.find("fal-ai/nano-banana-2", ("fal_ai",))) == [(0, {"image": "0.16"})]
+    assert litellm.find("fal-ai/flux/dev", ("fal_ai",)) is None  # sold by the pixel
+
+
 def test_litellms_map_is_read_to_the_last_digit() -> None:
     row = litellm._map()["gpt-4o"]
     assert isinstance(row["cache_read_input_token_cost"], Decimal)
@@ -179,7 +214,7 @@ def refuse(*_): raise AssertionError("a connection was opened")
 socket.socket.connect = refuse
 import agentflow.budget.prices
 early = [name for name in ("genai_prices", "litellm") if name in sys.modules]
-answers = agentflow.budget.prices.PriceBook().all("gpt-4o")
+answers = agentflow.budget.prices.PriceBook().answers("gpt-4o")
 print(json.dumps([early, [answer.source for answer in answers], "litellm" in sys.modules]))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -121,6 +121,16 @@ def test_a_gap_in_the_list_of_longer_prompts_costs_the_dearer_of_its_full_price_
     assert price.cost(TokenUsage(1_000_000, 0, cache_write=1_000_000)) == 9_000_000_000
 
 
+def test_a_gap_in_the_list_of_a_batch_looks_at_the_usual_list_for_a_prompt_of_that_length() -> None:
+    usual = (
+        Tier(0, Rates.dollars(input="1", output="2")),
+        Tier(1_000, Rates.dollars(input="2", output="4", image="7")),
+    )
+    price = Price(usual, (Tier(0, Rates.dollars(input="1")), Tier(1_000, Rates.dollars(input="1"))))
+    assert price.cost(TokenUsage(1_001, 1_000_000), batch=True) == 1_001_000 + 4_000_000_000
+    assert price.cost(TokenUsage(1_001, 0), images=1, batch=True) == 1_001_000 + 7_000_000_000
+
+
 def test_a_long_prompt_of_a_batch_costs_as_usual_when_only_short_ones_have_a_rebate() -> None:
     usual = (Tier(0, Rates.dollars(input="2", output="4")), Tier(1_000, Rates.dollars(input="4", output="8")))
     price = Price(usual, (Tier(0, Rates.dollars(input="1", output="2")),))

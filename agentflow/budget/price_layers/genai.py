@@ -43,8 +43,9 @@ def _find(name: str, sellers: tuple[str, ...], day: date) -> Price | None:
         usual = _tiers(_in_force(model, day, None))
         if not usual[0].rates.stated():
             continue
-        # (Prices of the batch interface are those of the model's own seller.)
-        batch = _tiers(_in_force(model, day, {"processing": "batch"})) if model in seller.models else usual
+        # Who resells another's model may not offer its batch interface.
+        own = any(model is listed for listed in seller.models)
+        batch = _tiers(_in_force(model, day, {"processing": "batch"})) if own else usual
         return Price(usual, () if batch == usual else batch, f"{NAME} {found.version} ({seller.id})", found.date)
     return None
 
@@ -54,15 +55,12 @@ def _listed(name: str, sellers: tuple[str, ...]) -> Iterator[tuple[Any, Any]]:
     from genai_prices.data_snapshot import get_snapshot
 
     data = get_snapshot()
-    known = {provider.id: provider for provider in data.providers}
-    try:
-        asked = (
-            [known[seller] for seller in sellers if seller in known]
-            if sellers
-            else [data.find_provider(name, None, None)]
-        )
-    except LookupError:
-        return
+    asked = [provider for seller in sellers for provider in data.providers if provider.id == seller]
+    if not sellers:
+        try:
+            asked = [data.find_provider(name, None, None)]
+        except LookupError:
+            return
     for provider in asked:
         model = provider.find_model(name, all_providers=data.providers)
         if model is not None and _is_listed(name.lower(), model.id.lower(), model.match):
@@ -81,11 +79,8 @@ def _is_listed(name: str, listed: str, match: Any) -> bool:
 def _in_force(model: Any, day: date, context: dict[str, str] | None) -> list[Any]:
     """The prices that apply at some time of this day: a few sellers have cheap hours, and the dearest counts."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    hours = (
-        [midnight + timedelta(minutes=30 * half) for half in range(48)]
-        if isinstance(model.prices, list)
-        else [midnight]
-    )
+    changes = 48 if isinstance(model.prices, list) else 1
+    hours = [midnight + timedelta(minutes=30 * half) for half in range(changes)]
     found = [model.get_prices(hour, context) for hour in hours]
     return [prices for at, prices in enumerate(found) if prices not in found[:at]]
 

@@ -27,13 +27,10 @@ _TOKENS = {
     "cache_write": ("cache_creation_input_token_cost",),
     "reasoning": ("output_cost_per_reasoning_token",),
 }
-_OTHER = {
-    "image": ("input_cost_per_image", "output_cost_per_image"),
-    "audio": ("input_cost_per_audio_per_second",),
-    "request": ("input_cost_per_request",),
-}
 _AUDIO_MODES = ("audio_transcription", "audio_speech")
 _AUDIO_SECONDS = ("input_cost_per_second", "output_cost_per_second")
+# Also ``output_cost_per_image_4K``: the size of an image is not known beforehand, so the dearest counts.
+_IMAGE = re.compile(r"(input|output)_cost_per_image(_[\d.]+K?)?")
 
 
 def find(name: str, sellers: tuple[str, ...]) -> Price | None:
@@ -86,15 +83,19 @@ def _tiers(row: Mapping[str, Any], suffix: str) -> tuple[Tier, ...]:
 
 
 def _rates(row: Mapping[str, Any], above: str, suffix: str) -> Rates:
-    stated = {
-        unit: _dearest(row, [f"{key}{above}{suffix}" for key in keys], 1_000_000) for unit, keys in _TOKENS.items()
+    stated = {unit: _dearest(row, [key + above + suffix for key in keys], 1_000_000) for unit, keys in _TOKENS.items()}
+    return known_rates(stated if above or suffix else stated | _other_units(row))
+
+
+def _other_units(row: Mapping[str, Any]) -> dict[str, Decimal | None]:
+    """Images, audio and the fee of a request; an image sold by its pixels has no price that holds for all."""
+    seconds = _AUDIO_SECONDS if row.get("mode") in _AUDIO_MODES else ()
+    images = [] if any(key.endswith("_per_pixel") for key in row) else [key for key in row if _IMAGE.fullmatch(key)]
+    return {
+        "image": _dearest(row, images, 1),
+        "audio": _dearest(row, ["input_cost_per_audio_per_second", *seconds], 1),
+        "request": _dearest(row, ["input_cost_per_request"], 1),
     }
-    if not above and not suffix:
-        seconds = _AUDIO_SECONDS if row.get("mode") in _AUDIO_MODES else ()
-        stated |= {
-            unit: _dearest(row, [*keys, *(seconds if unit == "audio" else ())], 1) for unit, keys in _OTHER.items()
-        }
-    return known_rates(stated)
 
 
 def _dearest(row: Mapping[str, Any], keys: list[str], per: int) -> Decimal | None:
