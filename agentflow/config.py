@@ -7,6 +7,7 @@ the names of the variables that hold them.
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import tomllib
@@ -24,6 +25,8 @@ CONFIG_FILE = "agentflow.toml"
 CODE = "code"
 _PREFIX = "AGENTFLOW_"
 _Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
+# Dollars for a million tokens or for one of another unit.
+_Rate = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -56,17 +59,50 @@ class _Table(BaseModel):
     )
 
 
-class PriceSettings(_Table):
-    """Dollars per million tokens."""
+class RateSettings(_Table):
+    """One price list, in dollars. What is left out is never free."""
 
-    input: _Money
-    """Prompt tokens."""
-    output: _Money
-    """Reply tokens."""
-    cache_read: _Money | None = None
-    """Prompt tokens read from the provider's cache; the full input price when left out."""
-    cache_write: _Money | None = None
-    """Prompt tokens written to the provider's cache; the full input price when left out."""
+    input: _Rate
+    """A million prompt tokens."""
+    output: _Rate
+    """A million reply tokens."""
+    cache_read: _Rate | None = None
+    """A million prompt tokens read from the provider's cache; the full input price when left out."""
+    cache_write: _Rate | None = None
+    """A million prompt tokens written to the provider's cache; the full input price when left out."""
+    reasoning: _Rate | None = None
+    """A million reply tokens spent on thinking; the output price when left out."""
+    image: _Rate | None = None
+    """One image; calls with images are refused when left out."""
+    audio_second: _Rate | None = None
+    """One second of audio; calls with audio are refused when left out."""
+    request: _Rate | None = None
+    """A fee for the call itself; none when left out."""
+
+
+class TierSettings(RateSettings):
+    """The price list of longer prompts: it covers the whole call, prompt and reply."""
+
+    above: int = Field(gt=0)
+    """Prompts of more tokens than these."""
+
+
+class PriceSettings(RateSettings):
+    """What a model costs, in dollars. A price of nothing but zeros is free in every unit: a server of your own."""
+
+    tiers: tuple[TierSettings, ...] = ()
+    """Price lists of longer prompts."""
+    batch: RateSettings | None = None
+    """The price list of the provider's batch interface, for prompts below the first tier; no rebate when left out."""
+    date: datetime.date | None = None
+    """When you looked the price up."""
+
+    @field_validator("tiers")
+    @classmethod
+    def _told_apart(cls, tiers: tuple[TierSettings, ...]) -> tuple[TierSettings, ...]:
+        if len({tier.above for tier in tiers}) < len(tiers):
+            raise ValueError("two tiers begin above the same number of tokens")
+        return tiers
 
 
 class EnergySettings(_Table):
@@ -120,7 +156,7 @@ class ModelSettings(_Table):
     timeout_s: float = Field(default=60.0, gt=0)
     """Seconds one attempt may take."""
     price: PriceSettings | None = None
-    """Dollars per million tokens; looked up in the price book when left out."""
+    """What it costs; looked up in the price book when left out."""
     energy: EnergySettings | None = None
     """Hardware facts for joules."""
     region: str = "WORLD"

@@ -16,12 +16,13 @@ from agentflow.budget.budget import Budget, Period
 from agentflow.budget.ledger import Labels, Ledger, MemoryLedger, open_ledger
 from agentflow.budget.line import as_amounts
 from agentflow.budget.meter import Meter
+from agentflow.budget.price_layers import given
 from agentflow.budget.prices import FREE_LOCAL, Price, PriceBook
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
 from agentflow.chain import CallRecord, Chain
-from agentflow.config import CODE, LimitSettings, ModelSettings, PriceSettings, Settings
+from agentflow.config import CODE, LimitSettings, ModelSettings, Settings
 from agentflow.energy.estimate import EnergyProfile
 from agentflow.energy.profiles import CpuProfile, profile_for
 from agentflow.errors import UnknownModel, UnprofiledModel, UsageError
@@ -243,7 +244,7 @@ class Runtime:
         """
         # A price is of its own table alone: another model may be called what this table is.
         if facts.price is not None:
-            return _given(facts.price)
+            return given.price(facts.price)
         return FREE_LOCAL if facts.backend == "llamacpp" else self.prices.require(facts.model or name)
 
     async def aclose(self) -> None:
@@ -269,9 +270,3 @@ def _upwards(meter: Meter) -> Iterator[Meter]:
     while node is not None:
         yield node
         node = node.parent
-
-
-def _given(price: PriceSettings) -> Price:
-    return Price.per_million(
-        price.input, price.output, price.cache_read, price.cache_write, source="agentflow.toml", date=""
-    )

@@ -96,8 +96,8 @@ def test_a_price_given_for_one_table_prices_no_other(here: Path) -> None:
     own = {"backend": "openai", "base_url": "http://127.0.0.1:9/v1", "price": {"input": 0, "output": 0}}
     remote = {"backend": "litellm", "model": "gpt-4o"}
     flow = Flow(Settings.model_validate({"models": {"gpt-4o": own, "big": remote}}))
-    assert flow.runtime.rung("gpt-4o").price.input == 0
-    assert flow.runtime.rung("big").price.input == 2_500_000_000
+    assert flow.runtime.rung("gpt-4o").price.rates.input == 0
+    assert flow.runtime.rung("big").price.rates.input == 2_500_000_000
 
 
 def test_the_public_names_are_these_and_each_can_be_had() -> None:

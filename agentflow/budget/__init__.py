@@ -1,1 +1,1 @@
-"""Limits, holds and the bill: ``budget`` (limits), ``meter`` (the tree), ``spend``, ``prices``, ``ledger``."""
+"""Limits, holds and the bill: ``budget`` (limits), ``meter`` (the tree), ``spend``, ``price(s)``, ``ledger``."""

@@ -202,7 +202,7 @@ class ModelRung:
         energy = self.profile.estimate(facts)
         return replace(
             checked,
-            nano_usd=self.price.cost(usage),
+            nano_usd=self.price.cost(usage, images=usage.images, audio_ms=usage.audio_ms),
             energy=energy,
             co2e=emissions(energy, self.region),
             estimated=int(usage.source in ("tokenizer", "estimate")),

@@ -1,4 +1,4 @@
-"""``agentflow models``: the configured rungs, what they cost, and whether they answer."""
+"""``agentflow models``: the configured rungs, what they cost, and whether they answer. Next: ``model_prices``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 import click
 
 from agentflow.backends.base import Probe
+from agentflow.budget.price import Price, in_dollars
+from agentflow.cli.model_prices import priced_models, show_prices
 from agentflow.config import Settings, load_settings
 from agentflow.energy.estimate import CallFacts
 from agentflow.energy.interval import format_joules
-from agentflow.errors import AgentflowError
+from agentflow.errors import AgentflowError, UsageError
 from agentflow.messages import Timings, TokenUsage
 from agentflow.runtime import Runtime
 
@@ -41,14 +43,24 @@ class ModelLine:
 
 
 @click.command("models")
+@click.argument("names", nargs=-1)
+@click.option("--prices", is_flag=True, help="What each model costs, which source says so, and where sources disagree.")
 @click.option("--config", type=click.Path(path_type=Path), help="Configuration file instead of ./agentflow.toml.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(config: Path | None, as_json: bool) -> None:
+def command(names: tuple[str, ...], prices: bool, config: Path | None, as_json: bool) -> None:
     """List the configured models: price, energy, latency, whether each can be reached.
 
     Joules are of a call with 1,000 tokens in and 500 out (10 CPU seconds for a model in this process).
+
+    With --prices nothing is contacted; NAMES may be configured models, or ids as gpt-4o and groq/openai/gpt-oss-120b.
     """
-    lines = asyncio.run(_lines(load_settings(config)))
+    settings = load_settings(config)
+    if prices:
+        show_prices(priced_models(settings, names), as_json=as_json)
+        return
+    if names:
+        raise UsageError(f"Names are for prices, got {', '.join(names)}: agentflow models --prices {' '.join(names)}")
+    lines = asyncio.run(_lines(settings))
     if as_json:
         click.echo(json.dumps([asdict(line) for line in lines], indent=2))
         return
@@ -101,8 +113,8 @@ async def _line(runtime: Runtime, name: str) -> ModelLine:
         facts.backend,
         rung.model,
         cascades,
-        f"{rung.price.input / 1e9:g}",
-        f"{rung.price.output / 1e9:g}",
+        _dollars("input", rung.price),
+        _dollars("output", rung.price),
         rung.price.source,
         energy.low,
         energy.mean,
@@ -111,3 +123,8 @@ async def _line(runtime: Runtime, name: str) -> ModelLine:
         None if probe.round_trip_s is None else round(probe.round_trip_s * 1000, 1),
         probe.detail,
     )
+
+
+def _dollars(unit: str, price: Price) -> str:
+    rate = price.rates.stated().get(unit)
+    return "?" if rate is None else f"{in_dollars(unit, rate).normalize():f}"
