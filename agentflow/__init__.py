@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agentflow.budget.admission import Statistical
     from agentflow.budget.budget import Budget
     from agentflow.budget.spend import Spend
     from agentflow.cascade.cascade import Cascade
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
         BudgetExceeded,
         CallFailed,
         ConfigError,
+        LedgerError,
         SourceError,
         UnpricedModel,
+        UnprofiledModel,
         UsageError,
     )
     from agentflow.flow import Flow
@@ -48,6 +51,7 @@ __all__ = [
     "ConfigError",
     "Energy",
     "Flow",
+    "LedgerError",
     "Message",
     "Reply",
     "Report",
@@ -55,8 +59,10 @@ __all__ = [
     "Settings",
     "SourceError",
     "Spend",
+    "Statistical",
     "TokenUsage",
     "UnpricedModel",
+    "UnprofiledModel",
     "UsageError",
     "Verdict",
     "__version__",
@@ -83,6 +89,7 @@ _HOMES = {
     "Request": "messages",
     "Settings": "config",
     "Spend": "budget.spend",
+    "Statistical": "budget.admission",
     "TokenUsage": "messages",
     "Verdict": "cascade.reply",
     "token_confidence": "cascade.checks",

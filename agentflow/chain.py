@@ -176,6 +176,7 @@ class Chain:
         with tracing.call_span(name, self.meter.path) as span:
             reply = await (cascade or self.cascade).run(request, scope, output, checks)
             span.served(reply.rung, reply.refusal)
+            span.left(self.meter.left())
         self.meter.did()
         return reply
 

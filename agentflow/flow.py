@@ -12,6 +12,7 @@ from typing import Self
 
 from agentflow.budget.admission import Admission
 from agentflow.budget.budget import Budget
+from agentflow.budget.events import Ask
 from agentflow.chain import Chain
 from agentflow.config import Settings, load_settings
 from agentflow.jobs.research import run_research
@@ -48,7 +49,13 @@ class Flow:
         return cls(load_settings(Path(path) if path is not None else None))
 
     def chain(
-        self, name: str, *, budget: Budget | None = None, cascade: str = "default", admission: Admission | None = None
+        self,
+        name: str,
+        *,
+        budget: Budget | None = None,
+        cascade: str = "default",
+        admission: Admission | None = None,
+        ask: Ask | None = None,
     ) -> Chain:
         """Open a chain: every call through it is metered under one budget.
 
@@ -57,13 +64,16 @@ class Flow:
             budget: its limits; those of the configuration when None.
             cascade: which rungs serve it. Code rungs belong to jobs, so a chain climbs the model rungs only.
             admission: how much of a reply is held before a call leaves; the worst case when None.
+            ask: asked when a call does not fit a budget with ``on_exceed="ask"``; returns what to raise, or None.
 
         Raises:
             UnpricedModel: a model of the cascade has no known price.
             UnprofiledModel: joules are limited, and nothing is known of a model's hardware.
         """
         budget = budget or budget_of(self.settings.budget)
-        return self.runtime.chain(name, budget=budget, cascade=cascade, admission=admission)
+        chain = self.runtime.chain(name, budget=budget, cascade=cascade, admission=admission)
+        chain.meter.ask = ask
+        return chain
 
     async def tenant_chain(
         self, tenant: str, name: str, *, budget: Budget | None = None, cascade: str = "default"
@@ -94,6 +104,7 @@ class Flow:
         budget: Budget | None = None,
         allow_private: bool = False,
         tenant: str | None = None,
+        ask: Ask | None = None,
     ) -> Report:
         """Answer a question from sources, every claim with verified citations.
 
@@ -103,6 +114,7 @@ class Flow:
             budget: limits of the job; those of the configuration when None.
             allow_private: fetch pages from private addresses too.
             tenant: who pays, by its name in the configuration.
+            ask: asked when a call does not fit a budget with ``on_exceed="ask"``; returns what to raise, or None.
 
         Returns:
             The report. Its run folder is ``flow.runs.run(report.job)``. A budget that ends the job early is no
@@ -113,7 +125,8 @@ class Flow:
             UsageError: the question is empty, or there is no such tenant.
         """
         task = ResearchTask(question, tuple(str(source) for source in sources), allow_private)
-        finished = await run_research(self.runtime, task, budget or budget_of(self.settings.budget), tenant=tenant)
+        limits = budget or budget_of(self.settings.budget)
+        finished = await run_research(self.runtime, task, limits, tenant=tenant, ask=ask)
         return finished.report
 
     async def aclose(self) -> None:

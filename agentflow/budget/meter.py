@@ -17,7 +17,7 @@ from datetime import datetime
 
 from agentflow.budget.account import Account, fits_in
 from agentflow.budget.budget import Budget, OnExceed
-from agentflow.budget.currency import COUNTED, NOTHING, Amounts, Limits
+from agentflow.budget.currency import COUNTED, NOTHING, Amounts, Currency, Limits, amount_text
 from agentflow.budget.events import Ask, BudgetEvent, EventKind, Listener, Question
 from agentflow.budget.hold import Hold
 from agentflow.budget.line import Grant, Line, Step, as_amounts, closing, dearer, exceeded, refusal
@@ -213,6 +213,13 @@ class Meter:
             seconds = min(((node.budget.seconds or 0.0) - node.elapsed for node in timed), default=math.inf)
             return Room.of(line.left(final=final), seconds)
 
+    def left(self) -> dict[str, float]:
+        """What is left of every currency that is limited here or above, in its own unit: dollars, joules, grams ..."""
+        room = self.room()
+        currencies: tuple[Currency, ...] = (*COUNTED, "seconds")
+        figures = ((currency, room.of_currency(currency)) for currency in currencies)
+        return {currency: float(amount_text(currency, left)) for currency, left in figures if left is not None}
+
     def end(self, hold: Hold, spend: Spend | None) -> None:
         """End a hold: ``Hold.settle`` and ``Hold.release`` do it. A second time changes nothing."""
         asked = hold.quote.amounts
@@ -282,17 +289,23 @@ class Meter:
         return self._carried + (self._tree.now() if self._closed is None else self._closed) - self._opened
 
     def close(self) -> None:
-        """End the node: its clock stops, it grants no more, and what was set aside for it flows back."""
+        """End the node: its clock stops, it grants no more, and what was set aside for it flows back.
+
+        Below a tenant's node it also leaves ``children``: the tenant keeps what it spent.
+        """
         with self._tree.lock:
             if self._closed is not None:
                 return
             self._closed = self._tree.now()
             if self._grant.places and self.parent is not None:
                 room = self._account.room
-                unspent = (max(int(room[p]), 0) if p in self._grant.places else 0 for p in range(len(COUNTED)))
+                places = self._grant.places
+                back = [-max(int(room[p]), 0) if p in places else 0 for p in range(len(COUNTED))]
                 self._grant.places = frozenset()
-                self.parent._line()[0].grant(as_amounts(-amount for amount in unspent))
+                self.parent._line()[0].grant(as_amounts(back))
                 self._tree.epoch += 1
+            if self.parent is not None and self.parent.kind == "tenant":
+                self.parent._keep_sum_of(self)
 
     def set_limits(self, budget: Budget) -> None:
         """Give the node other limits, for its whole life or for the period that ``budget`` is for.
@@ -459,6 +472,12 @@ class Meter:
             self.tell("overrun", f"'{self.path}': a reply cost more than was held: {what}", currency)
             if self._account.closed:
                 self.tell("closed", f"'{self.path}' {self._account.closed}", currency)
+
+    def _keep_sum_of(self, child: Meter) -> None:
+        """A tenant outlives its jobs by far: it keeps what they spent, not their nodes."""
+        if child in self.children and not child.statistics().open_holds:
+            self._tally.add(child.spent)
+            self.children.remove(child)
 
     def _own_accounts(self) -> tuple[Account, ...]:
         return (self._account, *(window.account for window in self._windows))

@@ -11,8 +11,10 @@ import secrets
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from agentflow.budget.currency import MICRO
 from agentflow.budget.hold import Hold
 from agentflow.budget.ledger import Entry, Labels
+from agentflow.budget.money import NANO
 from agentflow.budget.spend import Quote, Spend
 from agentflow.cascade.checks import Candidate, Check, output_schema, parse_output, run_checks
 from agentflow.cascade.policy import Policy
@@ -156,6 +158,7 @@ class _Climb:
         request, hold = await self.scope.reserve_reply(rung, request, key, self.cascade.policy.min_output, labels)
         model = tracing.ModelFacts(rung.backend.provider, rung.model, rung.backend.in_process, rung.name)
         with tracing.chat_span(model, request, number=len(self.trail) + 1) as span:
+            span.held(hold.quote.tokens, hold.quote.nano_usd / NANO, hold.quote.microjoules / MICRO)
             try:
                 completion, spend = await self._send(rung, request, hold, key)
             except _Failed as failed:

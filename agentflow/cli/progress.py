@@ -20,18 +20,19 @@ Observe = Callable[[Event, Meter], None]
 
 
 @contextmanager
-def show_progress(*, quiet: bool) -> Generator[Observe | None]:
+def show_progress(*, quiet: bool, lines: bool = False) -> Generator[Observe | None]:
     """Show a job's events as they come.
 
     Args:
         quiet: show nothing.
+        lines: show plain lines even at a terminal, because something else is written there too.
 
     Yields:
         The observer to hand to the job, or None when nothing is shown.
     """
     if quiet:
         yield None
-    elif sys.stderr.isatty() and not os.environ.get("CI"):
+    elif not lines and sys.stderr.isatty() and not os.environ.get("CI"):
         from rich.console import Console
         from rich.live import Live
 

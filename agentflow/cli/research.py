@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import click
 
 from agentflow.budget.budget import Budget
+from agentflow.budget.events import Question
 from agentflow.cli.progress import show_progress
 from agentflow.config import Settings, load_settings
+from agentflow.errors import UsageError
 from agentflow.jobs.research import FinishedJob, run_research
 from agentflow.research.pipeline import ResearchTask
 from agentflow.runtime import Runtime, budget_of
@@ -71,13 +74,29 @@ async def _run(settings: Settings, task: ResearchTask, budget: Budget, options: 
         current.cancel()
 
     loop.add_signal_handler(signal.SIGINT, interrupt)
+    asks = budget.on_exceed == "ask" and sys.stdin.isatty() and sys.stderr.isatty()
+    ask = _ask if asks else None
     try:
-        with show_progress(quiet=options["as_json"]) as observe:
+        with show_progress(quiet=options["as_json"], lines=asks) as observe:
             return await run_research(
-                runtime, task, budget, tenant=options["tenant"], out=options["out"], observe=observe
+                runtime, task, budget, tenant=options["tenant"], ask=ask, out=options["out"], observe=observe
             )
     finally:
         await runtime.aclose()
+
+
+async def _ask(question: Question) -> Budget | None:
+    """Put a budget's question to whoever sits at the terminal; nothing, or no number, leaves the limit as it is."""
+    refusal = question.refusal
+    click.echo(f"{refusal.node} has spent {refusal.spent} of {refusal.limit}; a call needs {refusal.asked}.", err=True)
+    text = f"New limit on {refusal.currency} (nothing: leave it)"
+    given = await asyncio.to_thread(click.prompt, text, default="", show_default=False, err=True)
+    try:
+        limits: dict[str, Any] = {refusal.currency: given}
+        return Budget(**limits) if given else None
+    except UsageError as error:
+        click.echo(str(error), err=True)
+        return None
 
 
 def _settings(options: dict[str, Any]) -> Settings:

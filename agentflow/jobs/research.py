@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agentflow.budget.budget import Budget
+from agentflow.budget.events import Ask
 from agentflow.budget.meter import Meter
 from agentflow.errors import UsageError
 from agentflow.jobs.events import Event, EventLog
@@ -33,6 +34,7 @@ async def run_research(
     budget: Budget,
     *,
     tenant: str | None = None,
+    ask: Ask | None = None,
     out: Path | None = None,
     observe: Callable[[Event, Meter], None] | None = None,
 ) -> FinishedJob:
@@ -43,6 +45,7 @@ async def run_research(
         task: the question and where to look.
         budget: limits of the whole job.
         tenant: who pays, by its name in the configuration.
+        ask: asked when a call does not fit a budget with ``on_exceed="ask"``.
         out: the folder for this run; one named after the job in the configured place when None.
         observe: told of every event, with the job's node of the budget tree.
 
@@ -51,6 +54,7 @@ async def run_research(
     """
     job = new_job_id()
     meter = await runtime.job(job, budget, tenant=tenant)
+    meter.ask = ask
     folder = RunFolder(out) if out is not None else RunStore(runtime.settings.stores.runs).run(job)
     if folder.path.exists():
         raise UsageError(f"The run folder {folder.path} exists already. Choose another place with --out.")
@@ -72,6 +76,7 @@ async def run_research(
             report = await research.run(task)
             state = "done" if report.ending is None else report.ending.reason
             span.ended(state)
+            span.left(meter.left())
         if not folder.path.exists():
             folder.create()
             log.write_to(folder.events)

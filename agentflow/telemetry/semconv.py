@@ -64,6 +64,9 @@ ESCALATION_REASON: Final = "agentflow.escalation.reason"
 CALL_PATH: Final = "agentflow.call.path"
 JOB_STATE: Final = "agentflow.job.state"
 BUDGET_REFUSED: Final = "agentflow.budget.refused"
+# Followed by a currency: what is left of it at the tightest node, and what is held for an attempt.
+BUDGET_LEFT: Final = "agentflow.budget.left."
+BUDGET_HELD: Final = "agentflow.budget.held."
 
 # Other viewers' names, added on request only: OpenInference's kind of a span, MLflow's dollars as JSON.
 OPENINFERENCE_KIND: Final = "openinference.span.kind"

@@ -70,6 +70,11 @@ class AttemptSpan:
         self._span = span
         self._labels = dict(labels)
 
+    def held(self, tokens: int, usd: float, joules: float) -> None:
+        """What was held for the attempt before it left."""
+        figures = {"tokens": tokens, "usd": usd, "joules": joules}
+        self._span.set_attributes({names.BUDGET_HELD + currency: amount for currency, amount in figures.items()})
+
     def finish(self, facts: AttemptFacts, completion: Completion | None = None) -> None:
         """The attempt gave a reply, good or not. A model's completion brings tokens and times along."""
         self._describe(facts)
@@ -139,6 +144,10 @@ class WorkSpan:
         self._span.set_attribute(names.RUNG_NAME, rung)
         if refusal is not None:
             self._span.add_event(names.BUDGET_REFUSED, {"message": _short(str(refusal))})
+
+    def left(self, figures: Mapping[str, float]) -> None:
+        """What budgets have left after it, by currency, in dollars, joules, grams, tokens, calls and seconds."""
+        self._span.set_attributes({names.BUDGET_LEFT + currency: amount for currency, amount in figures.items()})
 
     def ended(self, state: str) -> None:
         """How a job ended."""

@@ -133,10 +133,11 @@ async def test_calls_that_wait_for_one_answer_are_all_served_by_it(
 ) -> None:
     it = chain(Budget(tokens=50, on_exceed="ask"), rung(backend))
     events: list[BudgetEvent] = []
+    asked = asyncio.Event()
     it.meter.listen(events.append)
+    it.meter.listen(lambda _: asked.set())
     calls = [asyncio.ensure_future(it.call(ASK)) for _ in range(3)]
-    while not it.meter.questions:
-        await asyncio.sleep(0)
+    await asyncio.wait_for(asked.wait(), 20)
     question = events[0].question
     assert events[0].kind == "asked" and question is not None
     await asyncio.to_thread(question.answer, Budget(tokens=5_000))
@@ -282,7 +283,9 @@ async def test_usage_missing_from_a_stream_is_counted_and_marked(
 async def test_a_second_run_replays_what_is_known_and_repeats_what_was_cut_off(
     scripted_server: ScriptedServer, backend: OpenAIBackend, ledger: Ledger
 ) -> None:
-    scripted_server.script({"small": [{"text": "x" * 200, "drop_after": 2}], "large": [{"text": "4", "usage": usage(5)}]})
+    scripted_server.script(
+        {"small": [{"text": "x" * 200, "drop_after": 2}], "large": [{"text": "4", "usage": usage(5)}]}
+    )
     cascade = Cascade("test", (rung(backend, "small"), rung(backend, "large")))
     first = Chain(Meter("job"), cascade, ledger)
     reply = await first.call(ASK)
