@@ -29,6 +29,8 @@ _VERSION: Final = 1
 _PATIENCE_S: Final = 30.0
 # Serialization failure, deadlock, the same key or account made by two workers at once.
 _AGAIN: Final = frozenset({"40001", "40P01", "23505"})
+# What a server says of an address that no waiting will mend.
+_NEVER: Final = ("does not exist", "authentication failed", "no pg_hba.conf entry")
 # Any worker may be the first to make the tables; they take turns by this lock.
 _MAKING: Final = 0x6167656E74666C6F
 
@@ -239,8 +241,8 @@ class PostgresDatabase:
                 return state in _AGAIN
             if forget:
                 self._forget()
-            # A wrong password or a database that does not exist will not mend itself.
-            return not state.startswith(("28", "3D"))
+            # A refused connection has no code, only words.
+            return not any(words in str(error) for words in _NEVER)
 
         try:
             return tenacity.Retrying(
