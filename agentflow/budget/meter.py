@@ -217,8 +217,12 @@ class Meter:
         """What is left of every currency that is limited here or above, in its own unit: dollars, joules, grams ..."""
         room = self.room()
         currencies: tuple[Currency, ...] = (*COUNTED, "seconds")
-        figures = ((currency, room.of_currency(currency)) for currency in currencies)
-        return {currency: float(amount_text(currency, left)) for currency, left in figures if left is not None}
+        left: dict[str, float] = {}
+        for currency in currencies:
+            amount = room.of_currency(currency)
+            if amount is not None:
+                left[currency] = float(amount_text(currency, amount))
+        return left
 
     def end(self, hold: Hold, spend: Spend | None) -> None:
         """End a hold: ``Hold.settle`` and ``Hold.release`` do it. A second time changes nothing."""

@@ -127,7 +127,7 @@ async def test_a_server_that_stays_away_is_an_error_in_time(
     ledger = postgres_ledger(postgres_url)
     await pair(ledger, "before")
     await asyncio.to_thread(postgres.stop)
-    with pytest.raises(LedgerError, match="PostgreSQL cannot be used.*Nothing was sent"):
+    with pytest.raises(LedgerError, match=r"PostgreSQL cannot be used.*Nothing was sent"):
         await pair(ledger, "after")
     await asyncio.to_thread(postgres.start)
     await pair(ledger, "again")
