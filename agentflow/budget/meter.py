@@ -152,8 +152,8 @@ class Meter:
         Args:
             name: its name; the path must not repeat among open siblings, or reports become ambiguous.
             budget: limits of its own. The room under them is not set aside: whoever comes first may spend it.
-            share: in place of ``budget``, the part (0 to 1] of what is left here that is set aside for it alone. What
-                it does not spend flows back when it closes.
+            share: in place of ``budget``, the part (0 to 1] of what is left here that is set aside for it alone, of all
+                currencies but calls. What it does not spend flows back when it closes.
             seconds: with ``share``, the wall clock it may take.
             final: with ``share``, count what budgets keep for a landing as left.
             kind: tenant, job, chain or agent, for reports.
@@ -427,7 +427,9 @@ class Meter:
         with self._tree.lock:
             line = self._line()[0]
             left = line.left(final=final)
-            places = frozenset(place for place, limit in enumerate(self._account.limits) if limit is not None)
+            # Calls are counted one by one: a part of a few would be none.
+            limited = (place for place, limit in enumerate(self._account.limits) if limit is not None)
+            places = frozenset(place for place in limited if COUNTED[place] != "calls")
             amounts = as_amounts(
                 max(int(left[place] * share), 0) if place in places else 0 for place in range(len(COUNTED))
             )

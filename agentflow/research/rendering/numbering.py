@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agentflow.budget.currency import Currency, format_grams
+from agentflow.budget.currency import Currency, format_amount, format_grams
 from agentflow.budget.money import format_usd, nano_from_decimal
 from agentflow.energy.interval import format_joules
 from agentflow.research.report import Citation, Claim, EnergyFigure, Limit, Report, SourceEntry
@@ -108,7 +108,7 @@ def amount(currency: Currency, text: str) -> str:
         case "grams_co2e":
             return format_grams(float(text))
         case "calls":
-            return f"{int(text):,} calls"
+            return format_amount("calls", int(text))
         case "seconds":
             return f"{float(text):.3g} s"
 
