@@ -186,8 +186,12 @@ class PostgresDatabase:
         connection: psycopg.Connection = _psycopg().connect(
             self._url, autocommit=True, connect_timeout=10, application_name="agentflow"
         )
-        connection.execute("select pg_advisory_lock(%s)", (_number(self._run),))
-        self._prepare(connection)
+        try:
+            connection.execute("select pg_advisory_lock(%s)", (_number(self._run),))
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
         self._connection = connection
         return connection
 

@@ -183,9 +183,14 @@ class SqliteDatabase:
             # What is recorded there is nobody else's business.
             self.path.touch(mode=0o600)
             connection = sqlite3.connect(self.path, timeout=_BUSY_MS / 1000, isolation_level=None)
-            connection.execute("pragma journal_mode = wal")
-            connection.execute("pragma synchronous = full")
-            self._prepare(connection)
+            try:
+                connection.execute("pragma journal_mode = wal")
+                connection.execute("pragma synchronous = full")
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                self._alive.release()
+                raise
             self._connection = connection
         return self._connection
 
@@ -198,7 +203,6 @@ class SqliteDatabase:
                 connection.execute(statement)
         connection.execute("commit")
         if version not in (0, _VERSION):
-            connection.close()
             raise LedgerError(
                 f"The ledger {self.path} is of version {version}, this program writes version {_VERSION}. "
                 "Use the program that made it, or another file."
