@@ -44,8 +44,8 @@ async def work(order: dict[str, Any]) -> None:
 
     async def calls(task: int) -> None:
         number = 0
-        while True:
-            key = f"{order['name']}|{order['seed'] if order['fresh'] else 0}|{task}|{number}"
+        while order["most"] is None or number < order["most"]:
+            key = f"{order['name']}|{order['seed']}|{task}|{number}"
             number += 1
             job = f"tenant/job-{order['name']}"
             nobody: Limits = (None, None, None, None, None)
@@ -86,10 +86,20 @@ class Workers:
         )
         assert next(self.lines()) == ["ready"]
 
-    def start(self, address: str, name: str, *, seed: int = 0, limit: int | None = None, fresh: bool = True) -> int:
-        """Fork a worker, and return its process id."""
+    def start(
+        self, address: str, name: str, *, seed: int = 0, limit: int | None = None, most: int | None = None
+    ) -> int:
+        """Fork a worker, and return its process id.
+
+        Args:
+            address: of the ledger.
+            name: of its job.
+            seed: of its chance; workers of one name and seed make the same calls.
+            limit: tokens of the tenant.
+            most: calls that each of its tasks makes.
+        """
         assert self._keeper.stdin is not None
-        order = {"address": address, "name": name, "seed": seed, "limit": limit, "fresh": fresh}
+        order = {"address": address, "name": name, "seed": seed, "limit": limit, "most": most}
         self._keeper.stdin.write(json.dumps(order) + "\n")
         self._keeper.stdin.flush()
         word, pid = next(self.lines())

@@ -12,7 +12,7 @@ import pytest
 
 from agentflow.budget.ledger import EntryFilter
 from agentflow.budget.ledger.durable import DurableLedger
-from tests.budget.ledger_worker import HELD, Workers, open_ledger
+from tests.budget.ledger_worker import HELD, TASKS, Workers, open_ledger
 
 KILLS = 50
 
@@ -79,8 +79,9 @@ async def test_fifty_kills_lose_nothing_and_charge_nothing_twice(address: str) -
 async def test_two_processes_share_one_tenants_budget(address: str) -> None:
     limit = 100_000
     with Workers() as one, Workers() as two:
-        one.start(address, "one", limit=limit)
-        two.start(address, "two", limit=limit)
+        # Each asks for 0.6 of the budget, so that both have a part of it however fast one of them is.
+        for workers, name in ((one, "one"), (two, "two")):
+            workers.start(address, name, limit=limit, most=limit * 6 // 10 // HELD // TASKS)
         for workers in (one, two):
             assert any(words[0] == "settled" for words in list(workers.lines()))
     ledger = open_ledger(address)
