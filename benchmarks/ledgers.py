@@ -1,8 +1,8 @@
 """Pairs of hold and settle a second: agentflow's meter and ledgers, and a bare SQLite writer beside them.
 
-The bare writer is what is left of a durable ledger when everything is taken away but the writing: rows prepared
-beforehand, the entry opened and ended and its four accounts updated by plain statements, the same thread, queue and
-group commit, and no look at any limit. Imports agentflow and ``rows``, so that both write the same columns.
+The bare writer is what is left of a durable ledger when everything is taken away but the writing: the same rows of the
+entry, opened and ended, and its four accounts updated by plain statements, through the same kind of thread, queue and
+group commit; no look at any limit, no budget tree, nothing read. Imports agentflow; ``rows`` gives both their columns.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MOST = 256
 
 def tree() -> Meter:
     """A job's node under a tenant's, with limits in every currency, none of which is ever reached."""
-    tenant = Meter("tenant", [Budget(usd=10**6), Budget(usd=10**6, per="day")], kind="tenant")
+    tenant = Meter("tenant", Budget(usd=10**6), kind="tenant")
     return tenant.child("job", Budget(usd=10**6, tokens=10**12, joules=1e12, seconds=1e6), kind="job")
 
 
@@ -73,13 +73,12 @@ async def bare_pairs(path: Path, tasks: int, seconds: float) -> float:
     """Pairs a second that the bare writer commits, by so many tasks at once."""
     entry = Entry("", "tenant/job/chain/agent", QUOTE, ("a", "b", "c", "d"), LABELS, "held", "0" * 16, 1, 10**12)
     ended = replace(entry, state="settled", closed_ms=10**12, spend=SPEND, completion=REPLY, first_token_s=0.1)
-    opened, closed = rows.full_row(entry)[1:], rows.closed_row(ended)
     writer = BareWriter(path, [f"tenant/job/chain-{n}/agent" for n in range(tasks)])
 
     async def pair(task: int, number: int) -> None:
         key = f"job|{task}|{number}"
-        await writer.put(_Write(task, (key, *opened), None))
-        await writer.put(_Write(task, None, (*closed, key)))
+        await writer.put(_Write(task, (key, *rows.full_row(entry)[1:]), None))
+        await writer.put(_Write(task, None, (*rows.closed_row(ended), key)))
 
     try:
         return await _rate(pair, tasks, seconds)

@@ -76,9 +76,9 @@ def figures(
         against = f"limit {POSTGRES:,}" if passed is not None else ""
         shown.append(Figure(f"PostgreSQL, {tasks} tasks", f"{rate:,.0f} pairs/s", against, passed))
     for race in races:
-        spent = ", ".join(f"{currency} {ratio:.3f}" for currency, ratio in race.ratios.items())
+        spent = ", ".join(f"{currency} {ratio:.2f}" for currency, ratio in race.ratios.items())
         what = f"agentflow, {race.at_once} at once"
-        shown.append(Figure(what, f"{race.spent_ratio:.3f} x", f"{race.admitted} calls; {spent}", race.passed))
+        shown.append(Figure(what, f"{race.spent_ratio:.3f} x", f"{race.admitted} calls: {spent}", race.passed))
     return shown
 
 

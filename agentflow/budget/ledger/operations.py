@@ -146,14 +146,12 @@ class Close:
         return books.write(self._ended(entry, charge(books, entry, spend), now_ms))
 
     def _ended(self, entry: Entry, spend: Spend | None, now_ms: int) -> Entry:
-        return replace(
-            entry,
-            state=self.state,
-            closed_ms=now_ms,
-            spend=spend,
-            completion=self.completion,
-            first_token_s=self.first_token_s,
-        )
+        # In full: this is the busiest line of a settle, and dataclasses.replace takes twice as long.
+        return Entry(
+            entry.key, entry.node, entry.held, entry.accounts, entry.labels, self.state, entry.run, entry.token,
+            entry.opened_ms, now_ms, spend, self.first_token_s, self.completion, entry.outcome, entry.score,
+            entry.replays, entry.note,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

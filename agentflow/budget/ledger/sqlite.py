@@ -42,7 +42,10 @@ _SELECT_ENTRY: Final = f"select {', '.join(rows.ENTRY)} from entry where key in 
 _SELECT_ACCOUNT: Final = f"select {', '.join(rows.ACCOUNT)} from account"
 _PUT_ENTRY: Final = f"insert or replace into entry values ({', '.join('?' * len(rows.ENTRY))})"
 _END_ENTRY: Final = f"update entry set {', '.join(f'{name} = ?' for name in rows.CLOSED)} where key = ?"
-_PUT_ACCOUNT: Final = f"insert or replace into account values ({', '.join('?' * len(rows.ACCOUNT))})"
+_PUT_ACCOUNT: Final = (
+    f"insert into account values ({', '.join('?' * len(rows.ACCOUNT))}) on conflict (id) do update set "
+    + ", ".join(f"{name} = excluded.{name}" for name in rows.ACCOUNT if name != "id")
+)
 
 
 def sqlite_ledger(path: Path) -> DurableLedger:
@@ -170,10 +173,8 @@ class SqliteDatabase:
             connection.executemany(_PUT_ENTRY, new)
         if ended:
             connection.executemany(_END_ENTRY, ended)
-        connection.executemany(
-            _PUT_ACCOUNT,
-            [rows.account_row(books.accounts[id], books.elapsed.get(id, 0.0)) for id in books.touched],
-        )
+        written = [rows.account_row(books.accounts[id], books.elapsed.get(id, 0.0)) for id in books.touched]
+        connection.executemany(_PUT_ACCOUNT, written)
         books.saved()
 
     def _connect(self) -> sqlite3.Connection:
