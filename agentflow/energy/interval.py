@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Provenance = Literal["measured", "reported", "modelled"]
-Scope = Literal["board", "host", "facility"]
+Scope = Literal["board", "server", "facility"]
 
 _RANK: dict[Provenance, int] = {"measured": 0, "reported": 1, "modelled": 2}
 
@@ -16,8 +16,10 @@ _RANK: dict[Provenance, int] = {"measured": 0, "reported": 1, "modelled": 2}
 class Energy:
     """Joules used by something.
 
-    ``low`` and ``high`` bound a 90 % interval around ``mean``. ``provenance`` is the weakest of its parts:
-    a measured figure plus a modelled one is modelled. ``assumed`` lists what the figure rests on.
+    ``mean`` is the expectation; ``low`` and ``high`` bound an interval that holds ``coverage`` of all such calls.
+    ``provenance`` is the weakest of its parts: a measured figure plus a modelled one is modelled. ``scope`` says whose
+    joules they are: the accelerator boards', the server's around them, or the whole facility's. ``assumed`` lists what
+    the figure rests on. ``median`` is the middle of one call's distribution, where a model gives it; sums have none.
 
     Example:
         >>> print(Energy(3.0, 1.0, 9.0) + Energy(1.0, 1.0, 1.0, provenance="measured"))
@@ -30,6 +32,8 @@ class Energy:
     provenance: Provenance = "measured"
     scope: Scope = "facility"
     assumed: tuple[str, ...] = ()
+    median: float | None = None
+    coverage: float = 0.9
 
     def __post_init__(self) -> None:
         """Refuse figures that are not an interval of joules."""
@@ -52,12 +56,17 @@ class Energy:
             weakest,
             self.scope if self.scope == other.scope else "facility",
             tuple(dict.fromkeys((*self.assumed, *other.assumed))),
+            coverage=min(self.coverage, other.coverage),
         )
 
     def scaled(self, factor: float) -> Energy:
         """The same energy ``factor`` times over, with the same provenance."""
-        return Energy(
-            self.mean * factor, self.low * factor, self.high * factor, self.provenance, self.scope, self.assumed
+        return replace(
+            self,
+            mean=self.mean * factor,
+            low=self.low * factor,
+            high=self.high * factor,
+            median=None if self.median is None else self.median * factor,
         )
 
     def __str__(self) -> str:

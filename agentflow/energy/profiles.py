@@ -62,7 +62,7 @@ class CpuProfile:
         busy = self._busy
         assumed = (f"{busy.low:g} to {busy.high:g} W per busy core with memory", known)
         modelled = Energy(
-            seconds.mean * busy.mean, seconds.low * busy.low, seconds.high * busy.high, "modelled", "host", assumed
+            seconds.mean * busy.mean, seconds.low * busy.low, seconds.high * busy.high, "modelled", "server", assumed
         )
         return reported_or(modelled, facts)
 

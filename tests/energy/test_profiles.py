@@ -105,7 +105,7 @@ def test_cpu_seconds_are_what_a_call_on_this_machine_costs() -> None:
     assert (counted.low, counted.mean, counted.high) == pytest.approx((5.2, 15.0, 50.0))
     wall = CpuProfile(threads=4).estimate(CallFacts(USAGE, Timings(total_s=10.0)))
     assert wall.mean == pytest.approx(300.0)
-    assert counted.scope == "host"
+    assert counted.scope == "server"
 
 
 def test_a_call_that_nobody_timed_is_not_free() -> None:
