@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -96,4 +97,23 @@ def _shape(row: Mapping[str, Any]) -> ModelShape:
         window=row.get("window", 1024),
         attention_layers=attending,
         compute_bits=weights.compute_bits,
+    )
+
+
+def shape_of_size(active_b: float, total_b: float | None, precision: Precision = _BF16) -> ModelShape:
+    """A shape made up for a model of which only the size is known, in billions of parameters.
+
+    Built as the Llama 3 family is: 32 layers at 8 B, 80 at 70 B; 4 kB of K and V a layer and token. A mixture has the
+    layers of a dense model between its active and its total size (their geometric mean).
+    """
+    total = max(total_b or active_b, active_b)
+    layers = max(16, round(32 * (math.sqrt(active_b * total) / 8) ** 0.42))
+    return ModelShape(
+        active_b * 1e9,
+        total * 1e9,
+        layers,
+        layers * 4096.0,
+        precision.bytes_per_parameter,
+        compute_bits=precision.compute_bits,
+        guessed=True,
     )

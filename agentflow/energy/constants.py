@@ -31,7 +31,7 @@ class Fitted:
         chips: names of the chips among the measured runs.
         widths: by tier, how many spreads either side the 90 % interval reaches.
         floor: the spread (of the natural logarithm) of a figure whose batch is known.
-        unfitted: how many times wider the interval of a chip is that was not measured.
+        unfitted: how many times wider it is for a chip that was not measured, or a model known by its size alone.
         source: runs, date and the command that fitted them.
     """
 
@@ -42,9 +42,10 @@ class Fitted:
     unfitted: float
     source: str
 
-    def width(self, tier: Tier, chip: str) -> float:
-        """Spreads either side that the 90 % interval reaches."""
-        return self.widths[tier] * (1.0 if chip in self.chips else self.unfitted)
+    def width(self, tier: Tier, chip: str, *, guessed: bool = False) -> float:
+        """Spreads either side that the 90 % interval reaches; wider on an unmeasured chip, or for a guessed shape."""
+        known = chip in self.chips and not guessed
+        return self.widths[tier] * (1.0 if known else self.unfitted)
 
     def overheads(self, engine: str | None) -> tuple[tuple[float, float], ...]:
         """How many times a current engine's overhead this one has, each with its likelihood."""

@@ -84,6 +84,10 @@ class Hypothesis:
     step: Step
     joules: Range
 
+    def times(self, likely: float) -> Hypothesis:
+        """The same, ``likely`` times as likely."""
+        return replace(self, weight=self.weight * likely)
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -164,27 +168,35 @@ class GpuProfile:
 
     def weigh(self, facts: CallFacts) -> Estimate:
         """Every way the call may have run, and the interval of its joules."""
-        batch = _plausible(facts.batch) or self.batch
-        token_s = facts.token_s
-        if batch is not None:
-            tier: Tier = "batch" if token_s is None else "batch+latency"
-        else:
-            tier = "tokens" if token_s is None else "latency"
-        return self._at(tuple(map(float, facts.tokens)), tier, batch, token_s)
+        tokens = tuple(map(float, facts.tokens))
+        return self._at(tokens, tier_of(facts, self.batch), plausible(facts.batch) or self.batch, facts.token_s)
 
-    def _at(
+    def hypotheses(
         self, tokens: tuple[float, ...], tier: Tier, batch: float | None, token_s: float | None
-    ) -> Estimate:
+    ) -> list[Hypothesis]:
+        """Every batch and engine that the call may have met; weights are not normalised.
+
+        Args:
+            tokens: uncached prompt, cached prompt and reply tokens.
+            tier: what is known.
+            batch: sequences decoded together, when known.
+            token_s: seconds per token of the reply, when known.
+        """
         fresh, cached, output = tokens
         # What the engine did shows in a measured time, and does not matter once the batch is known as well.
         overheads = ((1.0, 1.0),) if tier == "batch+latency" else self.fitted.overheads(self.engine)
         batches = [(batch, 1.0)] if batch is not None else [(float(b), batch_weight(b)) for b in BATCHES]
-        found = [
+        return [
             self._hypothesis(self._load(b, fresh, cached, output), overhead, prior * likely, token_s, tier)
             for b, prior in batches
             for overhead, likely in overheads
         ]
-        return _summary(found, tier, self.fitted.width(tier, self.chip.name), self.fitted.floor)
+
+    def _at(
+        self, tokens: tuple[float, ...], tier: Tier, batch: float | None, token_s: float | None
+    ) -> Estimate:
+        width = self.fitted.width(tier, self.chip.name, guessed=self.shape.guessed)
+        return pooled(self.hypotheses(tokens, tier, batch, token_s), tier, width, self.fitted.floor)
 
     def _load(self, batch: float, fresh: float, cached: float, output: float) -> Load:
         # A call without a reply takes one step.
@@ -206,7 +218,7 @@ class GpuProfile:
         return Hypothesis(weight, overhead, step, around.of(step.joules_per_token * load.output_tokens, gpu_seconds))
 
     def _assumed(self, facts: CallFacts, tier: Tier) -> tuple[str, ...]:
-        batch = _plausible(facts.batch) or self.batch
+        batch = plausible(facts.batch) or self.batch
         said = {
             "batch+latency": f"batch {batch:g}, measured time per token" if batch else "",
             "batch": f"batch {batch:g}, modelled time per token" if batch else "",
@@ -218,12 +230,14 @@ class GpuProfile:
             assumed.append("engine not fitted: up to 4 times the overhead of a current one")
         if self.chip.name not in self.fitted.chips:
             assumed.append("chip known by its data sheet alone")
+        if self.shape.guessed:
+            assumed.append("shape guessed from the model's size")
         if self.scope == "facility":
             assumed.append("host, network and PUE as intervals")
         return tuple(assumed)
 
 
-def _summary(found: Sequence[Hypothesis], tier: Tier, width: float, floor: float) -> Estimate:
+def pooled(found: Sequence[Hypothesis], tier: Tier, width: float, floor: float) -> Estimate:
     """The expectation of the hypotheses, and an interval around their geometric mean."""
     whole = sum(h.weight for h in found)
 
@@ -259,6 +273,13 @@ def quantile(ranges: Sequence[Range], weights: Sequence[float], part: float, end
     return ordered[-1][0]
 
 
-def _plausible(batch: float | None) -> float | None:
+def tier_of(facts: CallFacts, batch: float | None = None) -> Tier:
+    """What is known of a call; ``batch`` is its server's, for a call that does not say."""
+    if plausible(facts.batch) or batch is not None:
+        return "batch" if facts.token_s is None else "batch+latency"
+    return "tokens" if facts.token_s is None else "latency"
+
+
+def plausible(batch: float | None) -> float | None:
     """A batch that a server can hold, or None for a figure that is none."""
     return min(max(batch, 1.0), _MOST_SEQUENCES) if batch is not None and batch > 0 else None

@@ -9,6 +9,8 @@ from typing import Literal
 Provenance = Literal["measured", "reported", "modelled"]
 Scope = Literal["board", "server", "facility"]
 
+# From the narrowest: a sum claims no more than all of its parts do.
+_SCOPES: tuple[Scope, ...] = ("board", "server", "facility")
 _RANK: dict[Provenance, int] = {"measured": 0, "reported": 1, "modelled": 2}
 
 
@@ -54,7 +56,7 @@ class Energy:
             self.low + other.low,
             self.high + other.high,
             weakest,
-            self.scope if self.scope == other.scope else "facility",
+            min(self.scope, other.scope, key=_SCOPES.index),
             tuple(dict.fromkeys((*self.assumed, *other.assumed))),
             coverage=min(self.coverage, other.coverage),
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentflow.energy.chips import chip_named
-from agentflow.energy.estimate import CallFacts, EnergyProfile, Range, reported_or
+from agentflow.energy.facts import CallFacts, EnergyProfile, Range, reported_or
 from agentflow.energy.gpu import Facility, GpuProfile
 from agentflow.energy.interval import Energy
 from agentflow.energy.remote import RemotePrior

@@ -42,7 +42,8 @@ class ModelShape:
     mixture of experts (1 and 1 when dense, or when a mixture's numbers are not known: then all of it is taken to
     be experts). ``full_attention`` is the share of layers that attend to the whole context; the others see the
     last ``window`` tokens. ``attention_layers`` are those that attend at all, all of them unless a hybrid's are given.
-    ``compute_bits`` is the width that products are computed in, where the chip can.
+    ``compute_bits`` is the width that products are computed in, where the chip can. ``guessed`` marks a shape that was
+    made up from a size alone.
     """
 
     active: float
@@ -56,6 +57,7 @@ class ModelShape:
     window: int = 1024
     attention_layers: int | None = None
     compute_bits: int = 16
+    guessed: bool = False
 
     def weight_bytes(self, batch: float) -> float:
         """Bytes of weights a step reads: all dense ones, and the experts its sequences are expected to touch.
