@@ -30,22 +30,21 @@ class Fitted:
         constants: the ten fitted values.
         chips: names of the chips among the measured runs.
         widths: by tier, how many spreads either side the 90 % interval reaches.
+        unfitted: the same for a chip that was not measured, or a model known by its size alone.
         floor: the spread (of the natural logarithm) of a figure whose batch is known.
-        unfitted: how many times wider it is for a chip that was not measured, or a model known by its size alone.
         source: runs, date and the command that fitted them.
     """
 
     constants: Constants
     chips: frozenset[str]
     widths: Mapping[Tier, float]
+    unfitted: Mapping[Tier, float]
     floor: float
-    unfitted: float
     source: str
 
     def width(self, tier: Tier, chip: str, *, guessed: bool = False) -> float:
         """Spreads either side that the 90 % interval reaches; wider on an unmeasured chip, or for a guessed shape."""
-        known = chip in self.chips and not guessed
-        return self.widths[tier] * (1.0 if known else self.unfitted)
+        return (self.widths if chip in self.chips and not guessed else self.unfitted)[tier]
 
     def overheads(self, engine: str | None) -> tuple[tuple[float, float], ...]:
         """How many times a current engine's overhead this one has, each with its likelihood."""
@@ -83,7 +82,7 @@ def shipped() -> Fitted:
         Constants(**{field.name: table["constants"][field.name]["value"] for field in fields(Constants)}),
         frozenset(table["chips"]),
         {tier: table["intervals"]["widths"][tier] for tier in TIERS},
+        {tier: table["intervals"]["unfitted"][tier] for tier in TIERS},
         table["intervals"]["floor"],
-        table["intervals"]["unfitted"],
         f"{table['rows']} runs, {table['data']}, fitted {table['date']} with: {table['command']}",
     )

@@ -155,7 +155,7 @@ class RemotePrior:
             for hypothesis in part.hypotheses(tokens, tier, plausible(facts.batch), facts.token_s)
         ]
         k = shipped()
-        joules = pooled(found, tier, k.widths[tier] * k.unfitted, k.floor).joules
+        joules = pooled(found, tier, k.unfitted[tier], k.floor).joules
         return Range(min(joules.low, most), min(joules.mean, most), min(joules.high, most))
 
 
