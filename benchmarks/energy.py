@@ -24,7 +24,7 @@ from benchmarks.ecologits_peer import peer
 from benchmarks.energy_rows import MEASURED, Row, Rows, read_rows
 from benchmarks.table import Figure, show
 
-SPLITS, SEED = 10, 2026
+SPLITS, SEED = 30, 2026
 # Accepted: error at most, share within a factor of two at least; intervals hold 88 to 96 %.
 LIMITS: Mapping[Tier, tuple[float, float]] = {
     "batch+latency": (0.06, 0.99), "batch": (0.09, 0.95), "latency": (0.15, 0.80), "tokens": (0.30, 0.0),
@@ -61,22 +61,31 @@ def main() -> int:
     parser.add_argument("--write", type=Path, metavar="CONSTANTS", help="fit all runs, and write the constants there")
     asked = parser.parse_args()
     read = read_rows(asked.data or MEASURED)
-    if not read.rows:
-        print(f"no row could be read of {asked.data or MEASURED}")
-        for note in read.notes:
-            print(f"  {note}")
-        return 2
-    refit = asked.data is None or {row.key for row in read.rows} <= {row.key for row in read_rows(MEASURED).rows}
+    refit = asked.data is None or bool(read.rows) and _keys(read) <= _keys(read_rows(MEASURED))
     if (refit or asked.write) and importlib.util.find_spec("scipy") is None:
         print("fitting needs scipy: pip install 'agentflow[bench]'")
         return 2
+    if not read.rows:
+        return _nothing(asked.data or MEASURED, read, as_json=asked.json)
     if asked.write:
         return write(asked.write, read, asked.data or MEASURED)
     result = cross_validated(read) if refit else judged(read)
     if asked.json:
         print(json.dumps(asdict(result), indent=2))
         return 0
-    return show(f"joules per output token, boards alone: {result.rows}", figures(result, judge=refit), result.notes)
+    title = f"joules per output token, boards alone, beside {result.peer}: {result.rows}"
+    return show(title, figures(result, judge=refit), result.notes)
+
+
+def _keys(read: Rows) -> set[tuple[object, ...]]:
+    return {row.key for row in read.rows}
+
+
+def _nothing(path: Path, read: Rows, *, as_json: bool) -> int:
+    """Say that a file holds no run that can be judged, and why."""
+    result = Result(f"no run could be read of {path.name}", peer()[0], notes=read.notes)
+    print(json.dumps(asdict(result), indent=2) if as_json else "\n  ".join([result.rows, *result.notes]))
+    return 2
 
 
 def cross_validated(read: Rows) -> Result:
@@ -114,10 +123,12 @@ def judged(read: Rows) -> Result:
     from benchmarks.energy_scores import Score, errors
 
     name, eco = peer()
-    fitted_on = {row.key for row in read_rows(MEASURED).rows}
+    fitted_on = _keys(read_rows(MEASURED))
     rows = [row for row in read.rows if row.key not in fitted_on]
     result = Result(f"{len(rows)} runs that the shipped constants were not fitted on", name)
-    result.notes = [*read.notes, f"{len(read.rows) - len(rows)} rows left out: the constants were fitted on them"]
+    result.notes = list(read.notes)
+    if len(rows) < len(read.rows):
+        result.notes.append(f"{len(read.rows) - len(rows)} rows left out: the constants were fitted on them")
     guessed = sum(row.shape.guessed for row in rows)
     if guessed:
         result.notes.append(f"{guessed} rows of models that are not listed: shape guessed from their size")

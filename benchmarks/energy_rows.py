@@ -103,7 +103,7 @@ def read_rows(path: Path) -> Rows:
                 except _Unreadable as why:
                     left_out[str(why)] += 1
     except (OSError, csv.Error) as error:
-        left_out[f"{path.name} cannot be read: {error}"] += 0
+        left_out[f"{path.name} cannot be read from here on: {error}"] += 1
     return Rows(tuple(rows), left_out)
 
 
@@ -112,6 +112,8 @@ def _row(record: Mapping[str | None, str | None]) -> Row:
     if any(seen in task for seen in ("image", "video", "audio", "mllm", "multimodal")):
         raise _Unreadable("images, video or sound, whose tokens are not known")
     hardware = _text(record, "hardware")
+    if not hardware:
+        raise _Unreadable("no hardware given")
     chip = find_chip(hardware)
     if chip is None:
         raise _Unreadable(f"no data sheet for chip '{hardware[:40]}'")
