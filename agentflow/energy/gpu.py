@@ -75,6 +75,11 @@ _SURROUNDINGS: dict[Scope, Facility] = {
 }
 
 
+def surroundings(scope: Scope, facility: Facility) -> Facility:
+    """What stands around the boards and is counted, by the scope of the joules."""
+    return _SURROUNDINGS.get(scope, facility)
+
+
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
     """One way the call may have run: a batch and an engine, how likely, its step and the call's joules there."""
@@ -145,8 +150,9 @@ class GpuProfile:
             return reported_or(Energy(0.0, 0.0, 0.0, "modelled", self.scope), facts)
         found = self.weigh(facts)
         joules = found.joules
+        assumed = self._assumed(facts, found.tier)
         modelled = Energy(
-            joules.mean, joules.low, joules.high, "modelled", self.scope, self._assumed(facts, found.tier), found.median
+            joules.mean, joules.low, joules.high, "modelled", self.scope, assumed, found.median, basis=basis(facts)
         )
         return reported_or(modelled, facts)
 
@@ -214,7 +220,7 @@ class GpuProfile:
         if tier == "latency" and measured is not None:
             weight *= _UNEXPLAINED + math.exp(-0.5 * (math.log(step.modelled_s / measured) / TIME_SPREAD) ** 2)
         gpu_seconds = self.gpus * step.token_s * load.output_tokens / load.batch
-        around = _SURROUNDINGS.get(self.scope, self.facility)
+        around = surroundings(self.scope, self.facility)
         return Hypothesis(weight, overhead, step, around.of(step.joules_per_token * load.output_tokens, gpu_seconds))
 
     def _assumed(self, facts: CallFacts, tier: Tier) -> tuple[str, ...]:
@@ -278,6 +284,12 @@ def tier_of(facts: CallFacts, batch: float | None = None) -> Tier:
     if plausible(facts.batch) or batch is not None:
         return "batch" if facts.token_s is None else "batch+latency"
     return "tokens" if facts.token_s is None else "latency"
+
+
+def basis(facts: CallFacts) -> tuple[tuple[str, float], ...]:
+    """What besides the tokens is known of a call, by name."""
+    known = {"batch": plausible(facts.batch), "token_s": facts.token_s}
+    return tuple((name, figure) for name, figure in known.items() if figure is not None)
 
 
 def plausible(batch: float | None) -> float | None:

@@ -21,7 +21,8 @@ class Energy:
     ``mean`` is the expectation; ``low`` and ``high`` bound an interval that holds ``coverage`` of all such calls.
     ``provenance`` is the weakest of its parts: a measured figure plus a modelled one is modelled. ``scope`` says whose
     joules they are: the accelerator boards', the server's around them, or the whole facility's. ``assumed`` lists what
-    the figure rests on. ``median`` is the middle of one call's distribution, where a model gives it; sums have none.
+    the figure rests on. ``median`` is the middle of one call's distribution, where a model gives it, and ``basis`` names the
+    figures besides its tokens that a call's joules were found from (``cpu_s``, ``batch``, ``token_s``); sums have neither.
 
     Example:
         >>> print(Energy(3.0, 1.0, 9.0) + Energy(1.0, 1.0, 1.0, provenance="measured"))
@@ -36,6 +37,7 @@ class Energy:
     assumed: tuple[str, ...] = ()
     median: float | None = None
     coverage: float = 0.9
+    basis: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse figures that are not an interval of joules."""

@@ -49,7 +49,7 @@ class CpuProfile:
     cores: Range | None = None
 
     @property
-    def _busy(self) -> Range:
+    def busy_w(self) -> Range:
         """Watts of one busy core with its memory."""
         return self.watts + self.memory_w
 
@@ -58,20 +58,28 @@ class CpuProfile:
 
         A call that nobody timed is taken by its tokens, very widely: unknown is not zero.
         """
-        seconds, known = self._cpu_seconds(facts)
-        busy = self._busy
+        seconds, known = self.cpu_seconds(facts)
+        busy = self.busy_w
         assumed = (f"{busy.low:g} to {busy.high:g} W per busy core with memory", known)
+        counted = () if facts.timings is None else (("cpu_s", seconds.mean),)
         modelled = Energy(
-            seconds.mean * busy.mean, seconds.low * busy.low, seconds.high * busy.high, "modelled", "server", assumed
+            seconds.mean * busy.mean,
+            seconds.low * busy.low,
+            seconds.high * busy.high,
+            "modelled",
+            "server",
+            assumed,
+            basis=counted,
         )
         return reported_or(modelled, facts)
 
     def ceiling(self, input_tokens: int, output_tokens: int, seconds: float) -> float:
         """All the cores it may use, busy at the upper watts for all of ``seconds``: joules of a call that is timed."""
         cores = self.threads if self.cores is None else self.cores.high
-        return seconds * cores * self._busy.high
+        return seconds * cores * self.busy_w.high
 
-    def _cpu_seconds(self, facts: CallFacts) -> tuple[Range, str]:
+    def cpu_seconds(self, facts: CallFacts) -> tuple[Range, str]:
+        """CPU seconds of a call, and how they were found."""
         timings = facts.timings
         if timings is not None and timings.cpu_s is not None and math.isfinite(timings.cpu_s):
             return Range(1.0, 1.0, 1.0) * timings.cpu_s, "CPU seconds counted"
