@@ -50,14 +50,14 @@ def profile_of(deployment: Deployment, *, scope: Scope = "facility") -> EnergyPr
         ConfigError: the chip or the precision is not known, or figures contradict each other.
     """
     shape = shape_of(deployment)
-    if deployment.chip is None or shape is None:
+    chip = None if deployment.chip is None else chip_named(deployment.chip)
+    if chip is None or shape is None:
         if deployment.model is not None and deployment.active_b is None:
             return RemotePrior.of_model(deployment.model)
         if deployment.active_b is None:
             return RemotePrior()
         bits = None if deployment.precision is None or shape is None else 8 * shape.bytes_per_parameter
         return RemotePrior.of_size(deployment.active_b, deployment.total_b, bits)
-    chip = chip_named(deployment.chip)
     return GpuProfile(
         shape,
         chip,

@@ -10,12 +10,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from agentflow.energy.constants import shipped
+from agentflow.energy.constants import constants_table
 from agentflow.energy.estimate import CallFacts, EnergyProfile
 from agentflow.energy.gpu import Estimate, Facility, GpuProfile, Hypothesis, surroundings
 from agentflow.energy.profiles import CpuProfile
 from agentflow.energy.remote import RemotePrior
 from agentflow.energy.roofline import MOST_POWER
+
+
+# A way that is less likely than this moves no printed digit.
+_SEEN = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +137,11 @@ def _step(profile: GpuProfile, facts: CallFacts, h: Hypothesis) -> Iterator[Line
     fresh, cached, output = facts.tokens
     tokens = max(output, 1)
     model = "the model's config.json" if not m.guessed else "guessed from the model's size"
-    fitted = profile.fitted.source
     yield _given("uncached input tokens", fresh, "")
     yield _given("cached input tokens", cached, "")
     yield _given("output tokens", tokens, "")
     yield _given("batch", s.batch, "sequences")
+    yield _given("GPUs", n, "")
     yield _given("active parameters", m.active, "", model)
     yield _given("layers", m.layers, "", model)
     yield _given("K and V a token", m.kv_bytes, "B", model)
@@ -170,15 +174,14 @@ def _step(profile: GpuProfile, facts: CallFacts, h: Hypothesis) -> Iterator[Line
     yield Line("prefill FLOP a step", how, s.prefill_flop, "FLOP", "the prompt's, spread over the reply's steps")
     moved = f"({figure(s.weight_bytes)} + {figure(s.kv_bytes)})"
     how = f"{moved} / ({n} * {figure(chip.bytes_per_s)} * {figure(k.memory_efficiency)})"
-    yield Line("memory time", how, s.memory_s, "s", f"{figure(k.memory_efficiency)} memory efficiency: {fitted}")
+    yield Line("memory time", how, s.memory_s, "s", _fitted("memory_efficiency"))
     rate = f"({n} * {figure(flops)} * {figure(k.flop_efficiency)})"
-    source = f"{figure(k.flop_efficiency)} FLOP efficiency: fitted"
-    yield Line("decode time", f"{figure(s.decode_flop)} / {rate}", s.decode_s, "s", source)
+    yield Line("decode time", f"{figure(s.decode_flop)} / {rate}", s.decode_s, "s", _fitted("flop_efficiency"))
     yield Line("prefill time", f"{figure(s.prefill_flop)} / {rate}", s.prefill_s, "s")
     how = f"{m.layers} * {figure(k.s_per_layer)} * (1 + {figure(k.slope_per_doubling)} * log2({n}))"
-    yield Line("time of layers", how, s.layers_s, "s", "seconds a layer, and more per doubling of GPUs: fitted")
+    yield Line("time of layers", how, s.layers_s, "s", _fitted("s_per_layer", "slope_per_doubling"))
     how = f"{figure(s.batch)} * {figure(k.s_per_sequence)}"
-    yield Line("time of sequences", how, s.sequences_s, "s", "seconds a sequence: fitted")
+    yield Line("time of sequences", how, s.sequences_s, "s", _fitted("s_per_sequence"))
     how = f"max({figure(s.memory_s)}, {figure(s.decode_s)}) + {figure(s.prefill_s)} + {figure(s.layers_s)} + {figure(s.sequences_s)}"
     yield Line("busy time", how, s.busy_s, "s")
     yield from _joules(profile, h, facts.token_s, flops)
@@ -191,15 +194,16 @@ def _joules(profile: GpuProfile, h: Hypothesis, token_s: float | None, flops: fl
         yield Line("step time", how, s.seconds, "s", "measured: seconds between tokens * tokens a step")
     else:
         how = f"{figure(s.busy_s)} + ({figure(h.overhead)} - 1) * ({figure(s.layers_s)} + {figure(s.sequences_s)})"
-        yield Line("step time", how, s.seconds, "s", f"engine: {profile.engine or 'not known'}")
+        engine = f"engine: {profile.engine or 'not known'}; {_fitted('old_engine')}"
+        yield Line("step time", how, s.seconds, "s", engine)
     watts = f"{n} * {figure(chip.tdp_w)}"
     busy, taken = figure(s.busy_s), figure(s.seconds)
     how = f"{watts} * ({figure(k.busy_power)} * min({busy}, {taken}) + {figure(k.stall_power)} * max({taken} - {busy}, 0))"
-    yield Line("static joules", how, s.static_j, "J", "shares of the rated power, working and waiting: fitted")
+    yield Line("static joules", how, s.static_j, "J", _fitted("busy_power", "stall_power"))
     how = f"{figure(chip.tdp_w)} * {figure(k.byte_power)} * ({figure(s.weight_bytes)} + {figure(s.kv_bytes)}) / {figure(chip.bytes_per_s)}"
-    yield Line("joules of bytes", how, s.bytes_j, "J", f"{figure(k.byte_power)}: fitted")
+    yield Line("joules of bytes", how, s.bytes_j, "J", _fitted("byte_power"))
     how = f"{figure(chip.tdp_w)} * {figure(k.flop_power)} * ({figure(s.decode_flop)} + {figure(s.prefill_flop)}) / {figure(flops)}"
-    yield Line("joules of FLOP", how, s.flop_j, "J", f"{figure(k.flop_power)}: fitted")
+    yield Line("joules of FLOP", how, s.flop_j, "J", _fitted("flop_power"))
     yield Line("most a step can draw", f"{MOST_POWER} * {watts} * {taken}", s.most_j, "J")
     how = f"min({figure(s.most_j)}, {figure(s.static_j)} + {figure(s.bytes_j)} + {figure(s.flop_j)})"
     yield Line("joules a step", how, s.joules, "J")
@@ -223,8 +227,8 @@ def _call(profile: GpuProfile, facts: CallFacts, h: Hypothesis) -> Iterator[Line
 
 
 def _hypotheses(found: Estimate) -> Iterator[Line]:
-    """One line each: its weight times its joules."""
-    for h in found.hypotheses:
+    """One line each: its weight times its joules. Ways that cannot be told from zero are left out."""
+    for h in (h for h in found.hypotheses if h.weight > _SEEN):
         what = f"batch {figure(h.step.batch)}, engine x{figure(h.overhead)}"
         yield Line(what, f"{figure(h.weight)} * {figure(h.joules.mean)}", h.weight * h.joules.mean, "J")
 
@@ -278,6 +282,8 @@ def _attended(profile: GpuProfile, context: float) -> str:
     return f"{share} * {figure(context)} + (1 - {share}) * min({figure(context)}, {m.window})"
 
 
-def sources() -> str:
-    """Where the fitted constants are from, for the foot of a derivation."""
-    return shipped().source
+def _fitted(*names: str) -> str:
+    """The names of fitted constants, with the range that each had when half of the runs were fitted."""
+    table = constants_table()
+    each = [f"{name}, {' to '.join(map(figure, table['constants'][name]['half_fits']))} over half fits" for name in names]
+    return f"fitted {table['date']} on {table['rows']} runs: {'; '.join(each)}"

@@ -102,7 +102,7 @@ class RemotePrior:
         if known is not None:
             return cls._of([known.shape], f"{model} on unknown chips", "chip and batch unknown")
         if closed is None:
-            return cls()
+            return cls(assumed=f"'{model}' is not listed: its size, chip and batch unknown")
         (low, high), (total_low, total_high) = closed.active_b, closed.total_b
         steps = [n / (_SIZES - 1) for n in range(_SIZES)]
         shapes = [
