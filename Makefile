@@ -64,6 +64,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.research
 	$(BIN)/python -m benchmarks.answers
+	$(BIN)/python -m benchmarks.energy
 
 clean:
 	rm -rf $(VENV) site build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache .agentflow

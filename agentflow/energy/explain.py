@@ -98,6 +98,10 @@ def _remote(profile: RemotePrior, facts: CallFacts) -> Iterator[Line]:
         yield _given(f"{what} tokens", tokens, "")
     weighed = profile.weighed(facts)
     if weighed is not None:
+        likeliest = max(weighed.hypotheses, key=lambda h: h.weight)
+        yield _given("ways it may have run", len(weighed.hypotheses), "", f"{profile.assumed}; the likeliest in full:")
+        yield from _step(facts, likeliest)
+        yield from _call(facts, likeliest)
         yield from _hypotheses(weighed)
         most = profile.ceiling(fresh, output, 0.0) + profile.cached.high * cached
         yield _given("most that was held", most, "J", "the prior's upper end")
@@ -122,8 +126,8 @@ def _gpu(profile: GpuProfile, facts: CallFacts) -> Iterator[Line]:
     several = len(found.hypotheses) > 1
     if several:
         yield _given("ways it may have run", len(found.hypotheses), "", "the likeliest of them is derived in full")
-    yield from _step(profile, facts, likeliest)
-    yield from _call(profile, facts, likeliest)
+    yield from _step(facts, likeliest)
+    yield from _call(facts, likeliest)
     if several:
         yield from _hypotheses(found)
         yield from _of_estimate(found, None)
@@ -132,7 +136,8 @@ def _gpu(profile: GpuProfile, facts: CallFacts) -> Iterator[Line]:
     yield from _interval(found, likeliest.joules.mean, likeliest.joules.low, likeliest.joules.high)
 
 
-def _step(profile: GpuProfile, facts: CallFacts, h: Hypothesis) -> Iterator[Line]:
+def _step(facts: CallFacts, h: Hypothesis) -> Iterator[Line]:
+    profile = h.profile
     s, m, chip, k, n = h.step, profile.shape, profile.chip, profile.fitted.constants, profile.gpus
     fresh, cached, output = facts.tokens
     tokens = max(output, 1)
@@ -184,10 +189,11 @@ def _step(profile: GpuProfile, facts: CallFacts, h: Hypothesis) -> Iterator[Line
     yield Line("time of sequences", how, s.sequences_s, "s", _fitted("s_per_sequence"))
     how = f"max({figure(s.memory_s)}, {figure(s.decode_s)}) + {figure(s.prefill_s)} + {figure(s.layers_s)} + {figure(s.sequences_s)}"
     yield Line("busy time", how, s.busy_s, "s")
-    yield from _joules(profile, h, facts.token_s, flops)
+    yield from _joules(h, facts.token_s, flops)
 
 
-def _joules(profile: GpuProfile, h: Hypothesis, token_s: float | None, flops: float) -> Iterator[Line]:
+def _joules(h: Hypothesis, token_s: float | None, flops: float) -> Iterator[Line]:
+    profile = h.profile
     s, chip, k, n = h.step, profile.chip, profile.fitted.constants, profile.gpus
     if token_s is not None:
         how = f"{figure(token_s)} * {figure(s.accepted)}"
@@ -211,8 +217,8 @@ def _joules(profile: GpuProfile, h: Hypothesis, token_s: float | None, flops: fl
     yield Line("board joules per output token", how, s.joules_per_token, "J")
 
 
-def _call(profile: GpuProfile, facts: CallFacts, h: Hypothesis) -> Iterator[Line]:
-    s, tokens = h.step, max(facts.tokens[2], 1)
+def _call(facts: CallFacts, h: Hypothesis) -> Iterator[Line]:
+    profile, s, tokens = h.profile, h.step, max(facts.tokens[2], 1)
     boards = s.joules_per_token * tokens
     yield Line("board joules of the call", f"{tokens} * {figure(s.joules_per_token)}", boards, "J")
     gpu_s = profile.gpus * s.token_s * tokens / s.batch
@@ -228,8 +234,12 @@ def _call(profile: GpuProfile, facts: CallFacts, h: Hypothesis) -> Iterator[Line
 
 def _hypotheses(found: Estimate) -> Iterator[Line]:
     """One line each: its weight times its joules. Ways that cannot be told from zero are left out."""
+    several = len({id(h.profile) for h in found.hypotheses}) > 1
     for h in (h for h in found.hypotheses if h.weight > _SEEN):
-        what = f"batch {figure(h.step.batch)}, engine x{figure(h.overhead)}"
+        p = h.profile
+        size = f"{figure(p.shape.active / 1e9)} B at {figure(8 * p.shape.bytes_per_parameter)} bits"
+        where = f"{size} on {p.gpus} x {p.chip.name}, " if several else ""
+        what = f"{where}batch {figure(h.step.batch)}, engine x{figure(h.overhead)}"
         yield Line(what, f"{figure(h.weight)} * {figure(h.joules.mean)}", h.weight * h.joules.mean, "J")
 
 

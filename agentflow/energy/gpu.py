@@ -82,8 +82,9 @@ def surroundings(scope: Scope, facility: Facility) -> Facility:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One way the call may have run: a batch and an engine, how likely, its step and the call's joules there."""
+    """One way the call may have run: a deployment, a batch, an engine; how likely, its step, the call's joules there."""
 
+    profile: GpuProfile
     weight: float
     overhead: float
     step: Step
@@ -221,7 +222,7 @@ class GpuProfile:
             weight *= _UNEXPLAINED + math.exp(-0.5 * (math.log(step.modelled_s / measured) / TIME_SPREAD) ** 2)
         gpu_seconds = self.gpus * step.token_s * load.output_tokens / load.batch
         around = surroundings(self.scope, self.facility)
-        return Hypothesis(weight, overhead, step, around.of(step.joules_per_token * load.output_tokens, gpu_seconds))
+        return Hypothesis(self, weight, overhead, step, around.of(step.joules_per_token * load.output_tokens, gpu_seconds))
 
     def _assumed(self, facts: CallFacts, tier: Tier) -> tuple[str, ...]:
         batch = plausible(facts.batch) or self.batch
