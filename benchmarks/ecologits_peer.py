@@ -1,8 +1,8 @@
 """EcoLogits on the same runs: the package where it is installed, else the formula it publishes, and says which.
 
-The formula (version 0.11): watt-hours per output token and GPU are ``1.16653e-6 * exp(-0.0112059 * 64) * active + 4.05293e-5``
-with active parameters in billions; GPUs are the power of two that hold 1.2 times the weights at 16 bit in 80 GB. Boards
-alone are compared, as measured: neither its server nor its PUE.
+The formula (version 0.11): ``1.16653e-6 * exp(-0.0112059 * 64) * active + 4.05293e-5`` watt-hours per output token and
+GPU, with active parameters in billions; GPUs are the power of two that holds 1.2 times the weights at 16 bit in 80 GB.
+Boards alone are compared, as measured: neither its server nor its PUE.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agentflow.energy.constants import TIERS, Tier, constants_table, shipped
+from agentflow.energy.constants import TIERS, Tier, shipped
 from agentflow.energy.roofline import Constants
 from benchmarks.ecologits_peer import peer
 from benchmarks.energy_rows import MEASURED, Row, Rows, read_rows
@@ -31,6 +31,14 @@ LIMITS: Mapping[Tier, tuple[float, float]] = {
 }  # fmt: skip
 _COVERAGE = (0.88, 0.96)
 _BATCH1_AT_LEAST = 10.0
+_NOTE = (
+    "value: fitted on all runs. half_fits: lowest and highest over fits on half of the model families. They trade off "
+    "against each other: effective values, not physics"
+)
+_WIDTHS_NOTE = (
+    "spreads either side that hold 90 %, by what is known: families left out one by one, weighing the same, at .95; "
+    "unfitted: the widest between chips, for one that was not measured"
+)
 _UNITS = {"s_per_layer": "s", "s_per_sequence": "s", "byte_power": "TDP s/B/s", "flop_power": "TDP s/FLOP/s"}
 
 
@@ -61,7 +69,7 @@ def main() -> int:
     parser.add_argument("--write", type=Path, metavar="CONSTANTS", help="fit all runs, and write the constants there")
     asked = parser.parse_args()
     read = read_rows(asked.data or MEASURED)
-    refit = asked.data is None or bool(read.rows) and _keys(read) <= _keys(read_rows(MEASURED))
+    refit = asked.data is None or (bool(read.rows) and _keys(read) <= _keys(read_rows(MEASURED)))
     if (refit or asked.write) and importlib.util.find_spec("scipy") is None:
         print("fitting needs scipy: pip install 'agentflow[bench]'")
         return 2
@@ -139,7 +147,9 @@ def judged(read: Rows) -> Result:
         return {tier: _figures(score) | {"ecologits_mdale": theirs} for tier, score in scores.items()}
 
     result.cases = cases(rows)
-    result.by_chip = {chip: cases([r for r in rows if r.chip.name == chip]) for chip in sorted({r.chip.name for r in rows})}
+    result.by_chip = {
+        chip: cases([r for r in rows if r.chip.name == chip]) for chip in sorted({r.chip.name for r in rows})
+    }
     result.transfer = {"a100_to_h100": None, "h100_to_a100": None}
     result.constants = asdict(shipped().constants)
     result.notes.append(f"constants: {shipped().source}")
@@ -179,16 +189,18 @@ def write(path: Path, read: Rows, data: Path) -> int:
     chips = [_of_chip(read.rows, chip) for chip in ("H100", "A100")]
     between = widths_between([rows for rows in chips if rows])
     table = {
-        "note": "value: fitted on all runs. half_fits: lowest and highest over fits on half of the model families. They trade off against each other: effective values, not physics",
+        "note": _NOTE,
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "rows": len(read.rows),
-        "data": "text runs on H100 and A100: ML.ENERGY leaderboards v3 and v2, splitwise-sim" if data == MEASURED else data.name,
+        "data": "text runs on H100 and A100: ML.ENERGY leaderboards v3 and v2, splitwise-sim"
+        if data == MEASURED
+        else data.name,
         "command": "python -m benchmarks.energy --write agentflow/energy/data/constants.json",
         "chips": sorted(fitted.chips),
         "engines": "current: vLLM 0.11 (2025); old: vLLM of 2023 and 0.5 (2024)",
         "constants": constants,
         "intervals": {
-            "note": "spreads either side that hold 90 %, by what is known: families left out one by one, weighing the same, at .95; unfitted: the widest between chips, for one that was not measured",
+            "note": _WIDTHS_NOTE,
             "floor": FLOOR,
             "widths": {tier: _short(fitted.widths[tier]) for tier in TIERS},
             "unfitted": {tier: _short(max(between[tier], fitted.widths[tier])) for tier in TIERS},
@@ -221,15 +233,18 @@ def figures(result: Result, *, judge: bool) -> list[Figure]:
 
 def _case(title: str, case: Mapping[str, float], limits: tuple[float, float] | None) -> list[Figure]:
     low, high = _COVERAGE
-    error, share = limits or (math.inf, 0.0)
     theirs = f", EcoLogits {case['ecologits_mdale']:.3f}" if "ecologits_mdale" in case else ""
+    error = f"{case['mdale']:.3f}{theirs}"
     within = f"{case['within2']:.1%} within 2x, {case['within3']:.1%} within 3x"
-    judged = limits is not None
+    held = f"held {case['coverage90']:.1%}"
+    if limits is None:
+        return [Figure(f"{title}: median |log10|", error), Figure("  shares", within), Figure("  90 % interval", held)]
+    most, share = limits
     return [
-        Figure(f"{title}: median |log10|", f"{case['mdale']:.3f}{theirs}", f"at most {error}" if judged else "", case["mdale"] <= error if judged else None),
-        Figure(f"{title}: shares", within, f"at least {share:.0%} within 2x" if share else "", case["within2"] >= share if share else None),
-        Figure(f"{title}: 90 % interval", f"held {case['coverage90']:.1%}", f"{low:.0%} to {high:.0%}" if judged else "", low <= case["coverage90"] <= high if judged else None),
-    ]  # fmt: skip
+        Figure(f"{title}: median |log10|", error, f"at most {most}", case["mdale"] <= most),
+        Figure("  shares", within, f"at least {share:.0%} within 2x", case["within2"] >= share),
+        Figure("  90 % interval", held, f"{low:.0%} to {high:.0%}", low <= case["coverage90"] <= high),
+    ]
 
 
 def _tier(name: str) -> Tier:

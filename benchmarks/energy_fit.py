@@ -2,8 +2,9 @@
 
 The formula is the one of agentflow.energy.roofline, for many rows at once (a test holds the two together). Energy and
 time are fitted jointly, every model family weighs the same, errors are logarithmic and outliers damped, and each
-constant is drawn weakly towards where it is expected, so that those that the runs do not settle stay sensible. Runs of current engines
-settle eight constants; those of old ones the other two: how much longer they took, and what a board draws waiting.
+constant is drawn weakly towards where it is expected, so that those that the runs do not settle stay sensible. Runs of
+current engines settle eight constants; those of old ones the other two: how much longer they took, and what a board
+draws waiting.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares  # pyright: ignore[reportMissingImports]  # of the extra bench
 
 from agentflow.energy.roofline import MOST_POWER, Constants
 from benchmarks.energy_rows import Row

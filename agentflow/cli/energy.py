@@ -36,8 +36,12 @@ def command() -> None:
 @click.option("--gpus", type=click.IntRange(min=1), help="How many of them; the fewest that hold the model.")
 @click.option("--engine", help="The server and its version, as vllm-0.11.")
 @click.option("--batch", type=click.FloatRange(min=1), help="Sequences decoded together.")
-@click.option("--itl", type=click.FloatRange(min=0, min_open=True), help="Milliseconds between two tokens of the reply.")
-@click.option("--input", "input_tokens", type=click.IntRange(min=0), default=0, help="Prompt tokens, cached ones included.")
+@click.option(
+    "--itl", type=click.FloatRange(min=0, min_open=True), help="Milliseconds between two tokens of the reply."
+)
+@click.option(
+    "--input", "input_tokens", type=click.IntRange(min=0), default=0, help="Prompt tokens, cached ones included."
+)
 @click.option("--cached", type=click.IntRange(min=0), default=0, help="Prompt tokens read from a cache.")
 @click.option("--output", "output_tokens", type=click.IntRange(min=0), default=0, help="Reply tokens.")
 @click.option("--scope", type=click.Choice(["board", "server", "facility"]), default="facility", show_default=True)
@@ -105,7 +109,9 @@ def _of_run(attempt: AttemptLine, config: Path | None) -> tuple[list[Line], str]
     """The derivation of a call of a run, and whether it gives what the run stored."""
     kept = attempt.energy
     if kept is None:
-        raise UsageError(f"Call {attempt.call} kept no figures to derive its joules from: its report is an older one's.")
+        raise UsageError(
+            f"Call {attempt.call} kept no figures to derive its joules from: its report is an older one's."
+        )
     profile, facts = _profile(attempt, config), _facts(kept, attempt.seconds)
     lines = explain(profile, facts)
     stored = f"{figure(kept.mean)} J ({figure(kept.low)} to {figure(kept.high)} J, {kept.provenance}, {kept.scope})"
@@ -122,7 +128,9 @@ def _profile(attempt: AttemptLine, config: Path | None) -> EnergyProfile:
     try:
         return Runtime(load_settings(config)).rung(attempt.rung).profile
     except AgentflowError as error:
-        raise UsageError(f"Call {attempt.call} ran on '{attempt.rung}', of which nothing is known now: {error}") from error
+        raise UsageError(
+            f"Call {attempt.call} ran on '{attempt.rung}', of which nothing is known now: {error}"
+        ) from error
 
 
 def _facts(kept: AttemptEnergy, seconds: float) -> CallFacts:

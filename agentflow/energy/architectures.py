@@ -39,7 +39,9 @@ PRECISIONS: Mapping[str, Precision] = {
     "awq": _INT4,
     "gptq": _INT4,
     "nf4": Precision(0.5625, 16, "4 bits and a 32-bit scale for each 64 weights (QLoRA, 2023); products in 16 bits"),
-    "mxfp4": Precision(0.53, 16, "4 bits and an 8-bit scale for each 32 weights (OCP MX 1.0, 2023); products in 16 bits"),
+    "mxfp4": Precision(
+        0.53, 16, "4 bits and an 8-bit scale for each 32 weights (OCP MX 1.0, 2023); products in 16 bits"
+    ),
     "nvfp4": _NVFP4,
     "fp4": _NVFP4,
 }

@@ -17,7 +17,8 @@ from agentflow.energy.roofline import ModelShape
 from agentflow.errors import ConfigError
 
 __all__ = [
-    "CallFacts", "Deployment", "EnergyProfile", "Range", "Speculation", "estimate", "profile_of", "reported_or", "shape_of",
+    "CallFacts", "Deployment", "EnergyProfile", "Range", "Speculation",
+    "estimate", "profile_of", "reported_or", "shape_of",
 ]  # fmt: skip
 
 
@@ -79,9 +80,13 @@ def shape_of(deployment: Deployment) -> ModelShape | None:
     d = deployment
     precision = precision_named(d.precision)
     if d.precision is not None and precision is None:
-        raise ConfigError(f"Precision '{d.precision}' is not known. Give bf16, fp16, fp8, int8, int4, nf4, mxfp4 or nvfp4.")
+        raise ConfigError(
+            f"Precision '{d.precision}' is not known. Give bf16, fp16, fp8, int8, int4, nf4, mxfp4 or nvfp4."
+        )
     if d.total_b is not None and d.active_b is not None and d.total_b < d.active_b:
-        raise ConfigError(f"total_b {d.total_b:g} is less than active_b {d.active_b:g}. Give the total, or leave it out.")
+        raise ConfigError(
+            f"total_b {d.total_b:g} is less than active_b {d.active_b:g}. Give the total, or leave it out."
+        )
     if (d.experts_used or 1) > (d.experts or 1):
         raise ConfigError(f"A token uses {d.experts_used} experts of {d.experts or 1}. Give experts, at least as many.")
     known = find_architecture(d.model) if d.model is not None and d.active_b is None else None
@@ -93,9 +98,7 @@ def shape_of(deployment: Deployment) -> ModelShape | None:
     else:
         return None
     if precision is not None:
-        shape = replace(
-            shape, bytes_per_parameter=precision.bytes_per_parameter, compute_bits=precision.compute_bits
-        )
+        shape = replace(shape, bytes_per_parameter=precision.bytes_per_parameter, compute_bits=precision.compute_bits)
     shape = replace(
         shape,
         layers=d.layers or shape.layers,

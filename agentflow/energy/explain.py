@@ -17,7 +17,6 @@ from agentflow.energy.profiles import CpuProfile
 from agentflow.energy.remote import RemotePrior
 from agentflow.energy.roofline import MOST_POWER
 
-
 # A way that is less likely than this moves no printed digit.
 _SEEN = 1e-7
 
@@ -166,7 +165,9 @@ def _step(facts: CallFacts, h: Hypothesis) -> Iterator[Line]:
     yield Line("hidden size", f"sqrt({figure(m.active)} / (12 * {m.layers}))", hidden, "", "plain transformer")
     per_token = 2 * m.active + m.attention_flop(context)
     how = f"2 * {figure(m.active)} + 4 * {attending} * {figure(hidden)} * {figure(m.attended(context))}"
-    yield Line("FLOP of a new token", how, per_token, "FLOP", "2 a parameter, 4 a layer, hidden value and attended token")
+    yield Line(
+        "FLOP of a new token", how, per_token, "FLOP", "2 a parameter, 4 a layer, hidden value and attended token"
+    )
     drafts = (checked - 1) * (0.0 if profile.speculation is None else profile.speculation.draft_b * 1e9)
     how = f"{figure(s.batch)} * ({figure(checked)} * {figure(per_token)} + 2 * {figure(drafts)})"
     yield Line("decode FLOP a step", how, s.decode_flop, "FLOP")
@@ -187,7 +188,8 @@ def _step(facts: CallFacts, h: Hypothesis) -> Iterator[Line]:
     yield Line("time of layers", how, s.layers_s, "s", _fitted("s_per_layer", "slope_per_doubling"))
     how = f"{figure(s.batch)} * {figure(k.s_per_sequence)}"
     yield Line("time of sequences", how, s.sequences_s, "s", _fitted("s_per_sequence"))
-    how = f"max({figure(s.memory_s)}, {figure(s.decode_s)}) + {figure(s.prefill_s)} + {figure(s.layers_s)} + {figure(s.sequences_s)}"
+    rest = " + ".join(map(figure, (s.prefill_s, s.layers_s, s.sequences_s)))
+    how = f"max({figure(s.memory_s)}, {figure(s.decode_s)}) + {rest}"
     yield Line("busy time", how, s.busy_s, "s")
     yield from _joules(h, facts.token_s, flops)
 
@@ -204,11 +206,13 @@ def _joules(h: Hypothesis, token_s: float | None, flops: float) -> Iterator[Line
         yield Line("step time", how, s.seconds, "s", engine)
     watts = f"{n} * {figure(chip.tdp_w)}"
     busy, taken = figure(s.busy_s), figure(s.seconds)
-    how = f"{watts} * ({figure(k.busy_power)} * min({busy}, {taken}) + {figure(k.stall_power)} * max({taken} - {busy}, 0))"
+    waiting = f"{figure(k.stall_power)} * max({taken} - {busy}, 0)"
+    how = f"{watts} * ({figure(k.busy_power)} * min({busy}, {taken}) + {waiting})"
     yield Line("static joules", how, s.static_j, "J", _fitted("busy_power", "stall_power"))
-    how = f"{figure(chip.tdp_w)} * {figure(k.byte_power)} * ({figure(s.weight_bytes)} + {figure(s.kv_bytes)}) / {figure(chip.bytes_per_s)}"
+    power, moved = figure(chip.tdp_w), f"({figure(s.weight_bytes)} + {figure(s.kv_bytes)})"
+    how = f"{power} * {figure(k.byte_power)} * {moved} / {figure(chip.bytes_per_s)}"
     yield Line("joules of bytes", how, s.bytes_j, "J", _fitted("byte_power"))
-    how = f"{figure(chip.tdp_w)} * {figure(k.flop_power)} * ({figure(s.decode_flop)} + {figure(s.prefill_flop)}) / {figure(flops)}"
+    how = f"{power} * {figure(k.flop_power)} * ({figure(s.decode_flop)} + {figure(s.prefill_flop)}) / {figure(flops)}"
     yield Line("joules of FLOP", how, s.flop_j, "J", _fitted("flop_power"))
     yield Line("most a step can draw", f"{MOST_POWER} * {watts} * {taken}", s.most_j, "J")
     how = f"min({figure(s.most_j)}, {figure(s.static_j)} + {figure(s.bytes_j)} + {figure(s.flop_j)})"
@@ -225,7 +229,9 @@ def _call(facts: CallFacts, h: Hypothesis) -> Iterator[Line]:
     how = f"{profile.gpus} * {figure(s.seconds)} / {figure(s.accepted)} * {tokens} / {figure(s.batch)}"
     yield Line("GPU seconds of the call", how, gpu_s, "s")
     around: Facility = surroundings(profile.scope, profile.facility)
-    source = f"scope {profile.scope}: PUE / efficiency * (boards + host and network W * GPU seconds), published intervals"
+    source = (
+        f"scope {profile.scope}: PUE / efficiency * (boards + host and network W * GPU seconds), published intervals"
+    )
     for end, value in (("mean", h.joules.mean), ("low", h.joules.low), ("high", h.joules.high)):
         pue, supply, host = (getattr(r, end) for r in (around.pue, around.supply, around.host_w))
         how = f"{figure(pue)} * {figure(supply)} * ({figure(boards)} + {figure(host)} * {figure(gpu_s)})"
@@ -256,15 +262,17 @@ def _of_estimate(found: Estimate, most: float | None) -> Iterator[Line]:
 
 def _interval(found: Estimate, mean: float, low: float, high: float, most: float | None = None) -> Iterator[Line]:
     how = f"exp({figure(found.width)} * sqrt({figure(found.spread)}^2 + {figure(found.floor)}^2))"
-    yield Line("factor of the 90 % interval", how, found.factor, "", f"calibrated on model families held out; {found.tier}")
-    factor, ends = found.factor, found.joules
-    upto = "" if most is None else f", {figure(most)}"
-    cut = (lambda text: text) if most is None else (lambda text: f"min({text}{upto})")
-    limit = float("inf") if most is None else most
-    how = "sum" if len(found.hypotheses) > 1 else figure(mean)
-    yield Line("mean joules", cut(how), min(ends.mean, limit), "J")
-    yield Line("low joules", cut(f"min({figure(low)} / {figure(factor)}, {figure(mean)})"), min(ends.low, limit), "J")
-    yield Line("high joules", cut(f"max({figure(high)} * {figure(factor)}, {figure(mean)})"), min(ends.high, limit), "J")
+    yield Line(
+        "factor of the 90 % interval", how, found.factor, "", f"calibrated on model families held out; {found.tier}"
+    )
+    factor, limit = figure(found.factor), math.inf if most is None else most
+    summed = "sum" if len(found.hypotheses) > 1 else figure(mean)
+    for what, how, end in (
+        ("mean joules", summed, found.joules.mean),
+        ("low joules", f"min({figure(low)} / {factor}, {figure(mean)})", found.joules.low),
+        ("high joules", f"max({figure(high)} * {factor}, {figure(mean)})", found.joules.high),
+    ):
+        yield Line(what, how if most is None else f"min({how}, {figure(most)})", min(end, limit), "J")
 
 
 def _middle(found: Sequence[Hypothesis], end: str) -> float:
@@ -295,5 +303,7 @@ def _attended(profile: GpuProfile, context: float) -> str:
 def _fitted(*names: str) -> str:
     """The names of fitted constants, with the range that each had when half of the runs were fitted."""
     table = constants_table()
-    each = [f"{name}, {' to '.join(map(figure, table['constants'][name]['half_fits']))} over half fits" for name in names]
+    each = [
+        f"{name}, {' to '.join(map(figure, table['constants'][name]['half_fits']))} over half fits" for name in names
+    ]
     return f"fitted {table['date']} on {table['rows']} runs: {'; '.join(each)}"

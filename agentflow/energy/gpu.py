@@ -82,7 +82,7 @@ def surroundings(scope: Scope, facility: Facility) -> Facility:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One way the call may have run: a deployment, a batch, an engine; how likely, its step, the call's joules there."""
+    """One way the call may have run: a deployment, batch and engine; how likely; its step and joules there."""
 
     profile: GpuProfile
     weight: float
@@ -199,9 +199,7 @@ class GpuProfile:
             for overhead, likely in overheads
         ]
 
-    def _at(
-        self, tokens: tuple[float, ...], tier: Tier, batch: float | None, token_s: float | None
-    ) -> Estimate:
+    def _at(self, tokens: tuple[float, ...], tier: Tier, batch: float | None, token_s: float | None) -> Estimate:
         width = self.fitted.width(tier, self.chip.name, guessed=self.shape.guessed)
         return pooled(self.hypotheses(tokens, tier, batch, token_s), tier, width, self.fitted.floor)
 
@@ -213,16 +211,16 @@ class GpuProfile:
             return load
         return replace(load, checked=s.drafted + 1.0, accepted=s.accepted, draft=s.draft_b * 1e9)
 
-    def _hypothesis(
-        self, load: Load, overhead: float, weight: float, token_s: float | None, tier: Tier
-    ) -> Hypothesis:
+    def _hypothesis(self, load: Load, overhead: float, weight: float, token_s: float | None, tier: Tier) -> Hypothesis:
         k, measured = self.fitted.constants, None if token_s is None else token_s * load.accepted
         step = decode_step(self.shape, self.chip, self.gpus, load, k, overhead=overhead, seconds=measured)
         if tier == "latency" and measured is not None:
             weight *= _UNEXPLAINED + math.exp(-0.5 * (math.log(step.modelled_s / measured) / TIME_SPREAD) ** 2)
         gpu_seconds = self.gpus * step.token_s * load.output_tokens / load.batch
         around = surroundings(self.scope, self.facility)
-        return Hypothesis(self, weight, overhead, step, around.of(step.joules_per_token * load.output_tokens, gpu_seconds))
+        return Hypothesis(
+            self, weight, overhead, step, around.of(step.joules_per_token * load.output_tokens, gpu_seconds)
+        )
 
     def _assumed(self, facts: CallFacts, tier: Tier) -> tuple[str, ...]:
         batch = plausible(facts.batch) or self.batch

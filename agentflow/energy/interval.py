@@ -21,8 +21,9 @@ class Energy:
     ``mean`` is the expectation; ``low`` and ``high`` bound an interval that holds ``coverage`` of all such calls.
     ``provenance`` is the weakest of its parts: a measured figure plus a modelled one is modelled. ``scope`` says whose
     joules they are: the accelerator boards', the server's around them, or the whole facility's. ``assumed`` lists what
-    the figure rests on. ``median`` is the middle of one call's distribution, where a model gives it, and ``basis`` names the
-    figures besides its tokens that a call's joules were found from (``cpu_s``, ``batch``, ``token_s``); sums have neither.
+    the figure rests on. ``median`` is the middle of one call's distribution, where a model gives it, and ``basis``
+    names the figures besides its tokens that a call's joules were found from (``cpu_s``, ``batch``, ``token_s``); sums
+    have neither.
 
     Example:
         >>> print(Energy(3.0, 1.0, 9.0) + Energy(1.0, 1.0, 1.0, provenance="measured"))
@@ -58,7 +59,7 @@ class Energy:
             self.low + other.low,
             self.high + other.high,
             weakest,
-            min(self.scope, other.scope, key=_SCOPES.index),
+            _SCOPES[min(_SCOPES.index(self.scope), _SCOPES.index(other.scope))],
             tuple(dict.fromkeys((*self.assumed, *other.assumed))),
             coverage=min(self.coverage, other.coverage),
         )

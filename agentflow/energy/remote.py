@@ -35,7 +35,7 @@ Parts = tuple[tuple[float, GpuProfile], ...]
 
 @dataclass(frozen=True, slots=True)
 class ClosedModel:
-    """What was published of a model whose size is not: active parameters in billions, as an interval with its source."""
+    """A model of unpublished size: others' estimates of it in billions of parameters, as intervals with their source."""
 
     id: str
     active_b: tuple[float, float]
@@ -89,7 +89,9 @@ class RemotePrior:
             bits: bits a weight; 8 or 16 when None.
         """
         shapes = [
-            ModelShape(s.active, s.total, s.layers, s.kv_bytes, width / 8, compute_bits=8 if width == 8 else 16, guessed=True)
+            ModelShape(
+                s.active, s.total, s.layers, s.kv_bytes, width / 8, compute_bits=8 if width == 8 else 16, guessed=True
+            )
             for width in ((bits,) if bits else (8.0, 16.0))
             for s in (shape_of_size(active_b, total_b),)
         ]
@@ -143,9 +145,7 @@ class RemotePrior:
             found, most = weighed.joules, joules.high
             joules = Range(min(found.low, most), min(found.mean, most), min(found.high, most))
             assumed = (*assumed, "hardware inferred from the time per token" if facts.token_s else "batch known")
-        modelled = Energy(
-            joules.mean, joules.low, joules.high, "modelled", "facility", assumed, basis=basis(facts)
-        )
+        modelled = Energy(joules.mean, joules.low, joules.high, "modelled", "facility", assumed, basis=basis(facts))
         return reported_or(modelled, facts)
 
     def ceiling(self, input_tokens: int, output_tokens: int, seconds: float) -> float:

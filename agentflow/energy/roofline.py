@@ -140,7 +140,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One decode step of a batch, with the share of prefill that falls to it. Seconds, bytes, FLOP, joules of all boards.
+    """One decode step of a batch with its share of prefill: seconds, bytes, FLOP, and joules of all boards.
 
     ``seconds`` is what the joules were computed over: the modelled time, or the measured one that was given.
     """

@@ -39,7 +39,7 @@ def test_a_chip_goes_by_several_names_and_never_by_one_that_is_only_alike() -> N
 
 
 def test_a_chip_that_is_not_listed_is_not_guessed() -> None:
-    with pytest.raises(ConfigError, match="Known chips: .*H100"):
+    with pytest.raises(ConfigError, match=r"Known chips: .*H100"):
         chip_named("Abacus")
 
 
@@ -113,7 +113,8 @@ def test_intervals_are_wider_for_chips_that_were_not_measured() -> None:
     ("engine", "age"),
     [
         ("vllm-0.11", "current"), ("vLLM 0.12.1", "current"), ("vllm-v1.0", "current"), ("vllm-0.5 era", "old"),
-        ("vllm-2023", "old"), ("vllm-2026", "current"), ("sglang-0.5", None), ("trtllm", None), ("", None), (None, None),
+        ("vllm-2023", "old"), ("vllm-2026", "current"), ("sglang-0.5", None), ("trtllm", None), ("", None),
+        (None, None),
     ],
 )  # fmt: skip
 def test_engines_are_known_by_their_version(engine: str | None, age: str | None) -> None:

@@ -30,7 +30,9 @@ CALLS: dict[str, tuple[EnergyProfile, CallFacts]] = {
     "time": (profile_of(Deployment(model=LLAMA, chip="B200", precision="nvfp4")), CallFacts(USAGE, itl_s=0.01)),
     "tokens": (profile_of(Deployment(model="google/gemma-3-27b-it", chip="MI300X"), scope="board"), CallFacts(USAGE)),
     "speculation": (
-        profile_of(Deployment(model=LLAMA, chip="H100", batch=4, engine="vllm-0.4", speculation=Speculation(3, 2.2, 0.5))),
+        profile_of(
+            Deployment(model=LLAMA, chip="H100", batch=4, engine="vllm-0.4", speculation=Speculation(3, 2.2, 0.5))
+        ),
         CallFacts(USAGE),
     ),
     "remote": (profile_of(Deployment()), CallFacts(USAGE)),
@@ -39,7 +41,8 @@ CALLS: dict[str, tuple[EnergyProfile, CallFacts]] = {
 }  # fmt: skip
 
 _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Pow: operator.pow,
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
 }  # fmt: skip
 _FUNCTIONS: dict[str, Callable[..., float]] = {
     "min": min, "max": max, "sqrt": math.sqrt, "log2": math.log2, "exp": math.exp,

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from agentflow.config import EnergySettings
 from agentflow.energy import CallFacts, Energy, EnergyProfile, profile_for
+from agentflow.energy.architectures import PRECISIONS, shape_of_size
 from agentflow.energy.estimate import Range
 from agentflow.energy.gpu import Facility, GpuProfile, quantile
 from agentflow.energy.profiles import CpuProfile
-from agentflow.energy.architectures import PRECISIONS, shape_of_size
 from agentflow.energy.remote import RemotePrior, _parts, _population, closed_models
 from agentflow.errors import ConfigError
 from agentflow.messages import Timings, TokenUsage
