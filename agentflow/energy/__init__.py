@@ -1,4 +1,4 @@
-"""Joules of a call: an interval with its provenance. ``facts`` is what can be known, ``estimate`` makes joules of it."""
+"""Joules of a call: an interval with its provenance. ``facts`` is what can be known, ``estimate`` what follows."""
 
 from agentflow.energy.facts import CallFacts, Deployment, EnergyProfile, Speculation
 from agentflow.energy.interval import Energy

@@ -32,10 +32,10 @@ class Line:
     source: str = ""
 
     def __str__(self) -> str:
-        """``what = how = value unit  [source]``; a figure that was given is printed once."""
+        """``what = how = value unit`` and its source below; a figure that was given is printed once."""
         value = f"{figure(self.value)} {self.unit}".rstrip()
         shown = value if self.how == figure(self.value) else f"{self.how} = {value}"
-        return f"{self.what} = {shown}" + (f"  [{self.source}]" if self.source else "")
+        return f"{self.what} = {shown}" + (f"\n    [{self.source}]" if self.source else "")
 
 
 def figure(value: float) -> str:

@@ -35,7 +35,7 @@ Parts = tuple[tuple[float, GpuProfile], ...]
 
 @dataclass(frozen=True, slots=True)
 class ClosedModel:
-    """A model of unpublished size: others' estimates of it in billions of parameters, as intervals with their source."""
+    """A model of unpublished size: others' estimates of it in billions of parameters, as sourced intervals."""
 
     id: str
     active_b: tuple[float, float]

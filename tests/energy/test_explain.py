@@ -6,6 +6,7 @@ import math
 import operator
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentflow.cli.energy import command
+from agentflow.energy.constants import constants_table
 from agentflow.energy.estimate import CallFacts, Deployment, EnergyProfile, Speculation, profile_of
 from agentflow.energy.explain import Line, explain, figure
 from agentflow.energy.profiles import CpuProfile
@@ -74,7 +76,7 @@ def recalculated(lines: list[Line]) -> dict[str, float]:
     summed = 0.0
     found: dict[str, float] = {}
     for line in lines:
-        printed = str(line).removeprefix(f"{line.what} = ").split("  [")[0]
+        printed = str(line).removeprefix(f"{line.what} = ").split("\n    [")[0]
         how = printed.rsplit(" = ", 1)[0] if " = " in printed else printed.split(" ")[0]
         how = how.replace("sum", repr(summed)) if line.what == "mean joules" else how
         found[line.what] = calculate(how)
@@ -112,7 +114,7 @@ def test_what_a_provider_reported_is_not_derived() -> None:
     profile, facts = CALLS["batch"]
     reported = CallFacts(facts.usage, reported_joules=42.0)
     assert [str(line) for line in explain(profile, reported)] == [
-        "joules reported by the provider = 42 J  [the reply itself]"
+        "joules reported by the provider = 42 J\n    [the reply itself]"
     ]
 
 
@@ -157,3 +159,19 @@ def test_what_cannot_be_explained_says_why(options: list[str]) -> None:
 def test_nobody_gives_tokens_below_zero_or_a_batch_of_none() -> None:
     for option in (["--output", "-1"], ["--output", "5", "--batch", "0"], ["--output", "5", "--itl", "0"]):
         assert run(*option).exit_code == 2
+
+
+def test_the_documented_derivation_is_what_the_command_prints() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "energy.md").read_text("utf-8")
+    asked, _, lines = page.split("```\n$ agentflow energy explain ")[1].split("\n```")[0].partition("\n")
+    printed = [line for line in run(*asked.split()).output.splitlines() if not line.startswith("    [")]
+    assert lines.splitlines() == printed
+
+
+def test_the_documented_constants_are_those_that_are_shipped() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "energy.md").read_text("utf-8")
+    rows = re.findall(r"^\| `\w+` .* \| ([\d.]+) \| [\d.]+ to [\d.]+ \|$", page, re.MULTILINE)
+    shown = [
+        row["value"] * (1e6 if name.startswith("s_per_") else 1) for name, row in constants_table()["constants"].items()
+    ]
+    assert [float(row) for row in rows] == pytest.approx(shown, rel=5e-3)
