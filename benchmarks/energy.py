@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from agentflow.energy.constants import TIERS, Tier, shipped
 from agentflow.energy.roofline import Constants
 from benchmarks.ecologits_peer import peer
 from benchmarks.energy_rows import MEASURED, Row, Rows, read_rows
+from benchmarks.energy_scores import FLOOR, Error, Score, errors
 from benchmarks.table import Figure, show
 
 SPLITS, SEED = 30, 2026
@@ -31,6 +33,7 @@ LIMITS: Mapping[Tier, tuple[float, float]] = {
 }  # fmt: skip
 _COVERAGE = (0.88, 0.96)
 _BATCH1_AT_LEAST = 10.0
+_BATCHES = (1, 12, 24, 48, 96, 192, 384, 4096)
 _NOTE = (
     "value: fitted on all runs. half_fits: lowest and highest over fits on half of the model families. They trade off "
     "against each other: effective values, not physics"
@@ -63,6 +66,7 @@ class Result:
     transfer_by_case: dict[str, dict[str, dict[str, float]]] = field(
         default_factory=dict[str, dict[str, dict[str, float]]]
     )
+    by_batch: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     batch1: dict[str, float] = field(default_factory=dict[str, float])
     constants: dict[str, float] = field(default_factory=dict[str, float])
     notes: list[str] = field(default_factory=list[str])
@@ -104,8 +108,7 @@ def _nothing(path: Path, read: Rows, *, as_json: bool) -> int:
 
 def cross_validated(read: Rows) -> Result:
     """Half of the model families against the other half, and one chip against the other."""
-    from benchmarks.energy_errors import held_out, transferred
-    from benchmarks.energy_scores import Score
+    from benchmarks.energy_errors import held_out, one_family_out, transferred
 
     name, eco = peer()
     h100, a100 = (_of_chip(read.rows, chip) for chip in ("H100", "A100"))
@@ -114,10 +117,14 @@ def cross_validated(read: Rows) -> Result:
     result.notes = [*read.notes, f"half of the model families fitted, the other half judged; mean of {SPLITS} splits"]
 
     def cases(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-        scores = held_out(rows, SPLITS, SEED)
-        return {tier: _figures(Score.mean(found)) | _peer_on_halves(rows, eco) for tier, found in scores.items()}
+        theirs = _peer_on_halves(rows, eco)
+        return {
+            tier: _figures(Score.mean(found)) | theirs | {"worst_split_coverage90": min(s.coverage90 for s in found)}
+            for tier, found in held_out(rows, SPLITS, SEED).items()
+        }
 
     result.cases = cases(first)
+    result.by_batch = _by_batch(one_family_out(first), eco)
     if h100 and a100:
         result.all_text = cases(read.rows)
         directions = {"a100_to_h100": transferred(a100, h100), "h100_to_a100": transferred(h100, a100)}
@@ -134,7 +141,6 @@ def cross_validated(read: Rows) -> Result:
 
 def judged(read: Rows) -> Result:
     """The shipped constants on runs that they were never fitted on."""
-    from benchmarks.energy_scores import Score, errors
 
     name, eco = peer()
     fitted_on = _keys(read_rows(MEASURED))
@@ -162,10 +168,21 @@ def judged(read: Rows) -> Result:
     return result
 
 
+def _by_batch(left_out: Mapping[Tier, Sequence[Error]], eco: Callable[[Row], float]) -> dict[str, dict[str, float]]:
+    """Median error by batch, each family left out of the fit in turn."""
+    found: dict[str, dict[str, float]] = {}
+    for low, high in pairwise(_BATCHES):
+        within = {tier: [e for e in all_ if low <= e.row.batch < high] for tier, all_ in left_out.items()}
+        rows = [error.row for error in within["batch"]]
+        if rows:
+            ours = {tier: round(Score.of(some).mdale, 4) for tier, some in within.items()}
+            found[f"{low:g} to {high:g}"] = {"rows": len(rows), **ours, "ecologits": _peer_mdale(rows, eco)}
+    return found
+
+
 def _single_requests(result: Result, h100: Sequence[Row], a100: Sequence[Row], eco: Callable[[Row], float]) -> None:
     """One request alone on A100s, by constants that saw H100 runs alone: how many times off, and EcoLogits."""
     from benchmarks.energy_errors import fitted_on, same_engine
-    from benchmarks.energy_scores import errors
 
     alone = [row for row in a100 if row.batch < 1.5]
     if not alone:
@@ -180,7 +197,6 @@ def write(path: Path, read: Rows, data: Path) -> int:
     """Fit every run, and write the constants with their ranges, widths, date and command."""
     from benchmarks.energy_errors import calibrated, halves, widths_between
     from benchmarks.energy_fit import fit
-    from benchmarks.energy_scores import FLOOR
 
     fitted = calibrated(read.rows)
     parts = [fit(train) for train, _ in halves(read.rows, SPLITS, SEED)]
@@ -228,6 +244,9 @@ def figures(result: Result, *, judge: bool) -> list[Figure]:
     ):
         for tier, case in cases.items():
             found += _case(f"{title}{tier}", case, LIMITS[_tier(tier)] if limits else None)
+    for batches, case in result.by_batch.items():
+        said = f"{case['batch']:.3f} batch known, {case['tokens']:.3f} tokens alone, EcoLogits {case['ecologits']:.3f}"
+        found.append(Figure(f"batch {batches} ({case['rows']:.0f} runs)", said))
     if result.batch1_error_ratio_vs_ecologits is not None:
         b = result.batch1
         said = f"{b['times_off']:.2f}x off, EcoLogits {b['ecologits_times_off']:.1f}x off"

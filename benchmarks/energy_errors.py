@@ -31,12 +31,18 @@ def fitted_on(rows: Sequence[Row], widths: Mapping[Tier, float] = _NO_WIDTHS) ->
 
 def calibrated(rows: Sequence[Row]) -> Fitted:
     """Constants of some rows, with intervals as wide as their families' errors ask for when each is left out."""
-    left_out: dict[Tier, list[Error]] = {tier: [] for tier in TIERS}
+    left_out = one_family_out(rows)
+    return fitted_on(rows, {tier: quantile(found, _CALIBRATED_AT) for tier, found in left_out.items()})
+
+
+def one_family_out(rows: Sequence[Row]) -> dict[Tier, list[Error]]:
+    """Every row's errors under constants of all families but its own."""
+    found: dict[Tier, list[Error]] = {tier: [] for tier in TIERS}
     for family in families(rows):
         without = fitted_on([row for row in rows if row.family != family])
         for tier in TIERS:
-            left_out[tier] += errors([row for row in rows if row.family == family], without, tier)
-    return fitted_on(rows, {tier: quantile(found, _CALIBRATED_AT) for tier, found in left_out.items()})
+            found[tier] += errors([row for row in rows if row.family == family], without, tier)
+    return found
 
 
 def quantile(found: Sequence[Error], level: float) -> float:

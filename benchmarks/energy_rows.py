@@ -117,17 +117,17 @@ def _row(record: Mapping[str | None, str | None]) -> Row:
     chip = find_chip(hardware)
     if chip is None:
         raise _Unreadable(f"no data sheet for chip '{hardware[:40]}'")
-    stated = _text(record, "precision") or "bfloat16"
+    stated = _text(record, "precision")
     precision = precision_named(stated)
-    if precision is None:
+    if precision is None and stated:
         raise _Unreadable(f"precision '{stated[:20]}' is not known")
-    batch, gpus = _number(record, "batch"), _number(record, "n_gpu")
-    output, joules = _number(record, "osl"), _number(record, "j_per_output_token")
+    batch, gpus, output = (_number(record, column) for column in ("batch", "n_gpu", "osl"))
     prompt = _maybe(record, "isl")
     rate, itl = _maybe(record, "output_tok_s"), _maybe(record, "itl_ms")
     if rate is None and itl is None:
         raise _Unreadable("neither output_tok_s nor itl_ms")
     step_s = batch / rate if rate is not None else (itl or 0.0) / 1e3
+    joules = _joules(record, output, gpus, rate)
     model = _text(record, "model")
     shape = _shape(model, record, precision)
     return Row(
@@ -137,8 +137,25 @@ def _row(record: Mapping[str | None, str | None]) -> Row:
     )  # fmt: skip
 
 
-def _shape(model: str, record: Mapping[str | None, str | None], precision: Precision) -> ModelShape:
+def _joules(record: Mapping[str | None, str | None], output: float, gpus: float, rate: float | None) -> float:
+    """Per output token: as stated, else from the request's, else from watts and tokens a second."""
+    stated, request = _maybe(record, "j_per_output_token"), _maybe(record, "j_per_request")
+    watts = _maybe(record, "avg_power_w_per_gpu")
+    if stated is not None:
+        return stated
+    if request is not None:
+        return request / output
+    if watts is not None and rate is not None:
+        return watts * gpus / rate
+    raise _Unreadable("no usable j_per_output_token, j_per_request or avg_power_w_per_gpu")
+
+
+def _shape(model: str, record: Mapping[str | None, str | None], precision: Precision | None) -> ModelShape:
     known = find_architecture(model)
+    if known is not None and precision is None:
+        return known.shape
+    if precision is None:
+        raise _Unreadable("no precision given, and the model is not listed")
     if known is not None:
         return replace(
             known.shape,

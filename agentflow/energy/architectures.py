@@ -26,6 +26,7 @@ class Precision:
 
 
 _BF16 = Precision(2.0, 16, "16 bits")
+_EIGHT = Precision(1.0, 8, "8 bits; scales are few")
 _INT4 = Precision(0.53, 16, "4 bits and a 16-bit scale for each 128 weights; products in 16 bits")
 _NVFP4 = Precision(0.5625, 4, "4 bits and an 8-bit scale for each 16 weights (NVIDIA, 2025)")
 PRECISIONS: Mapping[str, Precision] = {
@@ -33,11 +34,16 @@ PRECISIONS: Mapping[str, Precision] = {
     "bfloat16": _BF16,
     "fp16": _BF16,
     "float16": _BF16,
-    "fp8": Precision(1.0, 8, "8 bits"),
-    "int8": Precision(1.0, 8, "8 bits"),
+    "fp8": _EIGHT,
+    "fp8_e4m3": _EIGHT,
+    "float8": _EIGHT,
+    "mxfp8": _EIGHT,
+    "w8a8": _EIGHT,
+    "int8": _EIGHT,
     "int4": _INT4,
     "awq": _INT4,
     "gptq": _INT4,
+    "w4a16": _INT4,
     "nf4": Precision(0.5625, 16, "4 bits and a 32-bit scale for each 64 weights (QLoRA, 2023); products in 16 bits"),
     "mxfp4": Precision(
         0.53, 16, "4 bits and an 8-bit scale for each 32 weights (OCP MX 1.0, 2023); products in 16 bits"
