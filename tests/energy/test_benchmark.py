@@ -69,7 +69,7 @@ def test_chips_and_precisions_that_were_never_fitted_are_judged(
     [
         ({"hardware": "Abacus 9000"}, "no data sheet for chip 'Abacus 9000'"), ({"hardware": ""}, "no hardware given"),
         ({"precision": "fp3"}, "precision 'fp3' is not known"), ({"batch": ""}, "no usable batch"),
-        ({"osl": "nan"}, "no usable osl"), ({"j_per_output_token": "-1"}, "no usable j_per_output_token, j_per_request"),
+        ({"osl": "nan"}, "no usable osl"), ({"j_per_output_token": "-1"}, "no usable j_per_output_token"),
         ({"precision": "", "model": "no/such"}, "no precision given, and the model is not listed"),
         ({"output_tok_s": "", "itl_ms": "x"}, "neither output_tok_s nor itl_ms"), ({"task": "image-chat"}, "images"),
         ({"model": "no/such", "active_b": "", "total_b": ""}, "neither a listed model nor active_b"),

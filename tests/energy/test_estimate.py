@@ -108,6 +108,20 @@ def test_an_old_engine_takes_more_and_an_unknown_one_is_wider() -> None:
 # What is known decides how
 
 
+@pytest.mark.parametrize(
+    ("deployment", "itl_s", "printed"),
+    [
+        (replace(HERE, batch=64), None, "86 J (41.8 J to 182 J, modelled)"),
+        (replace(HERE, batch=1), None, "1.91 kJ (898 J to 4.07 kJ, modelled)"),
+        (replace(HERE, batch=None), None, "124 J (23.2 J to 415 J, modelled)"),
+    ],
+)
+def test_the_documented_calls_take_what_the_page_says(
+    deployment: Deployment, itl_s: float | None, printed: str
+) -> None:
+    assert str(estimate(CallFacts(USAGE, itl_s=itl_s, deployment=deployment))) == printed
+
+
 def test_the_more_is_known_the_narrower_the_interval() -> None:
     def width(energy: Energy) -> float:
         return energy.high / energy.low
