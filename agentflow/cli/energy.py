@@ -14,8 +14,8 @@ from agentflow.config import load_settings
 from agentflow.energy.estimate import CallFacts, Deployment, EnergyProfile, profile_of
 from agentflow.energy.explain import Line, explain, figure
 from agentflow.energy.interval import format_joules
-from agentflow.energy.profiles import CpuProfile
-from agentflow.errors import AgentflowError, UsageError
+from agentflow.energy.profiles import CpuProfile, profile_for
+from agentflow.errors import UsageError
 from agentflow.jobs.runs import RunFolder, RunStore
 from agentflow.messages import Timings, TokenUsage
 from agentflow.research.report import AttemptEnergy, AttemptLine, Report
@@ -123,14 +123,19 @@ def _of_run(attempt: AttemptLine, config: Path | None) -> tuple[list[Line], str]
 def _profile(attempt: AttemptLine, config: Path | None) -> EnergyProfile:
     if attempt.kind == "code":
         return CpuProfile()
-    from agentflow.runtime import Runtime
-
-    try:
-        return Runtime(load_settings(config)).rung(attempt.rung).profile
-    except AgentflowError as error:
+    model = load_settings(config).models.get(attempt.rung)
+    if model is None:
         raise UsageError(
-            f"Call {attempt.call} ran on '{attempt.rung}', of which nothing is known now: {error}"
-        ) from error
+            f"Call {attempt.call} ran on '{attempt.rung}', which the configuration no longer has: "
+            "name the one it ran with by --config."
+        )
+    return profile_for(
+        model.energy,
+        model=attempt.rung,
+        in_process=model.backend == "llamacpp",
+        threads=model.threads,
+        served=model.model or attempt.rung,
+    )
 
 
 def _facts(kept: AttemptEnergy, seconds: float) -> CallFacts:
