@@ -46,8 +46,8 @@ _UNITS = {
     "old_engine": "times",
     "s_per_layer": "s",
     "s_per_sequence": "s",
-    "byte_power": "TDP s/B/s",
-    "flop_power": "TDP s/FLOP/s",
+    "byte_power": "TDP / (B/s)",
+    "flop_power": "TDP / (FLOP/s)",
 }
 
 
