@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentflow.energy.chips import chip_named
 from agentflow.energy.constants import TIERS, shipped
 from agentflow.energy.gpu import GpuProfile
+from benchmarks import gpu_energy
 from benchmarks.ecologits_peer import peer, published_formula
 from benchmarks.energy import main
 from benchmarks.energy_rows import MEASURED, Row, read_rows
@@ -216,3 +218,26 @@ def test_one_request_alone_is_nowhere_near_as_far_off_as_a_batch_of_64_assumed()
     theirs = statistics.median(row.joules / published_formula(row.active_b, row.total_b) for row in alone)
     assert len(alone) >= 20 and theirs > 30
     assert ours <= theirs / 10
+
+
+# A GPU's own counter
+
+
+def test_without_a_gpu_nothing_is_measured_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(sys, "argv", ["gpu_energy"])
+    assert gpu_energy.main() == 2
+    assert capsys.readouterr().out.startswith("not measured: ")
+
+
+def test_the_estimate_is_told_what_is_measured() -> None:
+    size = gpu_energy.SIZES[2]
+    assert size.shape.active == pytest.approx(7e9, rel=0.05)
+    chip = chip_named("H200")
+    slow, quick = (gpu_energy.estimated(size, chip, 8, seconds) for seconds in (0.050, 0.010))
+    assert slow[0] > quick[0]
+    for median, low, high in (slow, quick):
+        assert low < median < high
+        assert median * 8 < 700 * 0.050
