@@ -22,7 +22,7 @@ from typing import Any
 from agentflow.energy.constants import TIERS, Tier, shipped
 from agentflow.energy.roofline import Constants
 from benchmarks.ecologits_peer import peer
-from benchmarks.energy_rows import MEASURED, Row, Rows, read_rows
+from benchmarks.energy_rows import MEASURED, Row, Rows, by_size_alone, read_rows
 from benchmarks.energy_scores import FLOOR, Error, Score, errors
 from benchmarks.table import Figure, show
 
@@ -66,6 +66,7 @@ class Result:
     transfer_by_case: dict[str, dict[str, dict[str, float]]] = field(
         default_factory=dict[str, dict[str, dict[str, float]]]
     )
+    by_size_alone: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     by_batch: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     batch1: dict[str, float] = field(default_factory=dict[str, float])
     constants: dict[str, float] = field(default_factory=dict[str, float])
@@ -124,6 +125,9 @@ def cross_validated(read: Rows) -> Result:
         }
 
     result.cases = cases(first)
+    result.by_size_alone = {
+        tier: _figures(Score.mean(found)) for tier, found in held_out(first, SPLITS, SEED, told=by_size_alone).items()
+    }
     result.by_batch = _by_batch(one_family_out(first), eco)
     if h100 and a100:
         result.all_text = cases(read.rows)
@@ -239,6 +243,7 @@ def figures(result: Result, *, judge: bool) -> list[Figure]:
     for title, cases, limits in (
         ("", result.cases, judge),
         ("all text runs, ", result.all_text, False),
+        ("model known by its size alone, ", result.by_size_alone, False),
         *((f"{chip}, ", cases, False) for chip, cases in result.by_chip.items()),
         *((f"{name}, ", cases, False) for name, cases in result.transfer_by_case.items()),
     ):

@@ -193,6 +193,13 @@ def _number(record: Mapping[str | None, str | None], column: str) -> float:
     return value
 
 
+def by_size_alone(row: Row) -> Row:
+    """The same run of a model that is not listed: its shape is made up from its size."""
+    made_up = shape_of_size(row.active_b, row.total_b)
+    weights, bits = row.shape.bytes_per_parameter, row.shape.compute_bits
+    return replace(row, shape=replace(made_up, bytes_per_parameter=weights, compute_bits=bits))
+
+
 def families(rows: Iterable[Row]) -> list[str]:
     """The model families, sorted."""
     return sorted({row.family for row in rows})

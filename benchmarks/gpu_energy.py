@@ -1,9 +1,9 @@
 """A GPU's own counter against the estimate: ``python -m benchmarks.gpu_energy [--json] [--seconds 5]``
 
 Decode steps of random-weight transformers (the values of weights do not change energy) in bf16, alone and in batches,
-each for a window of ``--seconds`` on the NVML total-energy counter, which is refreshed ten times a second. Idle watts are
-measured first and printed apart: they are part of a board's joules, measured and estimated. Needs a CUDA build of torch
-and nvidia-ml-py; nothing else may run on the GPU.
+each for a window of ``--seconds`` on the NVML total-energy counter, which is refreshed ten times a second. Idle watts
+are measured first and printed apart: they are part of a board's joules, measured and estimated. Needs a CUDA build of
+torch and nvidia-ml-py; nothing else may run on the GPU.
 """
 
 from __future__ import annotations
