@@ -63,8 +63,9 @@ class Row:
         """The call that a run stands for, told with or without its batch and its time per token."""
         # Tokens of a call are whole numbers; a run's means are not, so a thousand calls are taken as one.
         usage = TokenUsage(round(self.input_tokens), max(round(self.output_tokens), 1))
-        itl = (self.step_s if batch else self.itl_s) if time else None
-        return CallFacts(usage, batch=self.batch if batch else None, itl_s=itl)
+        if batch:
+            return CallFacts(usage, batch=self.batch, step_s=self.step_s if time else None)
+        return CallFacts(usage, itl_s=self.itl_s if time else None)
 
     @property
     def deployment(self) -> Deployment:

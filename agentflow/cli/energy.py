@@ -142,7 +142,9 @@ def _facts(kept: AttemptEnergy, seconds: float) -> CallFacts:
     usage = TokenUsage(kept.input_tokens, kept.output_tokens, kept.cached_input_tokens)
     timings = Timings(total_s=seconds, cpu_s=kept.basis.get("cpu_s"))
     reported = kept.mean if kept.provenance == "reported" else None
-    return CallFacts(usage, timings, reported, kept.basis.get("batch"), kept.basis.get("token_s"))
+    return CallFacts(
+        usage, timings, reported, kept.basis.get("batch"), kept.basis.get("token_s"), step_s=kept.basis.get("step_s")
+    )
 
 
 def _print(lines: Sequence[Line], note: str = "", *, as_json: bool) -> None:

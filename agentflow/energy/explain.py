@@ -191,15 +191,16 @@ def _step(facts: CallFacts, h: Hypothesis) -> Iterator[Line]:
     rest = " + ".join(map(figure, (s.prefill_s, s.layers_s, s.sequences_s)))
     how = f"max({figure(s.memory_s)}, {figure(s.decode_s)}) + {rest}"
     yield Line("busy time", how, s.busy_s, "s")
-    yield from _joules(h, facts.token_s, flops)
+    yield from _joules(h, facts, flops)
 
 
-def _joules(h: Hypothesis, token_s: float | None, flops: float) -> Iterator[Line]:
+def _joules(h: Hypothesis, facts: CallFacts, flops: float) -> Iterator[Line]:
     profile = h.profile
     s, chip, k, n = h.step, profile.chip, profile.fitted.constants, profile.gpus
-    if token_s is not None:
-        how = f"{figure(token_s)} * {figure(s.accepted)}"
-        yield Line("step time", how, s.seconds, "s", "measured: seconds between tokens * tokens a step")
+    if facts.token_s is not None:
+        own = f" + {figure(s.prefill_s)} / {figure(s.batch)}" if facts.step_s is None else ""
+        how = f"{figure(facts.token_s)} * {figure(s.accepted)}{own}"
+        yield Line("step time", how, s.seconds, "s", "measured seconds between tokens, and the call's own prefill")
     else:
         how = f"{figure(s.busy_s)} + ({figure(h.overhead)} - 1) * ({figure(s.layers_s)} + {figure(s.sequences_s)})"
         engine = f"engine: {profile.engine or 'not known'}; {_fitted('old_engine')}"

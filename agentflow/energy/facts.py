@@ -111,7 +111,10 @@ class CallFacts:
         timings: its seconds.
         reported_joules: what the provider itself said it used.
         batch: how many sequences the server decoded together.
-        itl_s: seconds between two tokens of its reply; from ``timings`` when left out.
+        itl_s: seconds between two tokens of its reply; from ``timings`` when left out. Its own prompt's are not among
+            them.
+        step_s: the same with its share of all prompts, as a server's counters give it: batch / tokens a second. Goes
+            before ``itl_s``.
         deployment: where it ran; the profile's own when left out.
     """
 
@@ -121,6 +124,7 @@ class CallFacts:
     batch: float | None = None
     itl_s: float | None = None
     deployment: Deployment | None = None
+    step_s: float | None = None
 
     @property
     def tokens(self) -> tuple[int, int, int]:
@@ -135,6 +139,8 @@ class CallFacts:
 
         The whole call's seconds say nothing of it: they hold the queue and the prompt as well.
         """
+        if self.step_s is not None:
+            return _believable(self.step_s)
         if self.itl_s is not None:
             return _believable(self.itl_s)
         timings, tokens = self.timings, self.usage.output - 1

@@ -176,10 +176,17 @@ class GpuProfile:
     def weigh(self, facts: CallFacts) -> Estimate:
         """Every way the call may have run, and the interval of its joules."""
         tokens = tuple(map(float, facts.tokens))
-        return self._at(tokens, tier_of(facts, self.batch), plausible(facts.batch) or self.batch, facts.token_s)
+        batch = plausible(facts.batch) or self.batch
+        return self._at(tokens, tier_of(facts, self.batch), batch, facts.token_s, apart=facts.step_s is None)
 
     def hypotheses(
-        self, tokens: tuple[float, ...], tier: Tier, batch: float | None, token_s: float | None
+        self,
+        tokens: tuple[float, ...],
+        tier: Tier,
+        batch: float | None = None,
+        token_s: float | None = None,
+        *,
+        apart: bool = True,
     ) -> list[Hypothesis]:
         """Every batch and engine that the call may have met; weights are not normalised.
 
@@ -188,20 +195,24 @@ class GpuProfile:
             tier: what is known.
             batch: sequences decoded together, when known.
             token_s: seconds per token of the reply, when known.
+            apart: whether the call's own prefill comes on top of them.
         """
         fresh, cached, output = tokens
         # What the engine did shows in a measured time, and does not matter once the batch is known as well.
         overheads = ((1.0, 1.0),) if tier == "batch+latency" else self.fitted.overheads(self.engine)
         batches = [(batch, 1.0)] if batch is not None else [(float(b), batch_weight(b)) for b in BATCHES]
         return [
-            self._hypothesis(self._load(b, fresh, cached, output), overhead, prior * likely, token_s, tier)
+            self._hypothesis(self._load(b, fresh, cached, output), overhead, prior * likely, token_s, tier, apart)
             for b, prior in batches
             for overhead, likely in overheads
         ]
 
-    def _at(self, tokens: tuple[float, ...], tier: Tier, batch: float | None, token_s: float | None) -> Estimate:
+    def _at(
+        self, tokens: tuple[float, ...], tier: Tier, batch: float | None, token_s: float | None, *, apart: bool = True
+    ) -> Estimate:
         width = self.fitted.width(tier, self.chip.name, guessed=self.shape.guessed)
-        return pooled(self.hypotheses(tokens, tier, batch, token_s), tier, width, self.fitted.floor)
+        found = self.hypotheses(tokens, tier, batch, token_s, apart=apart)
+        return pooled(found, tier, width, self.fitted.floor)
 
     def _load(self, batch: float, fresh: float, cached: float, output: float) -> Load:
         # A call without a reply takes one step.
@@ -211,9 +222,13 @@ class GpuProfile:
             return load
         return replace(load, checked=s.drafted + 1.0, accepted=s.accepted, draft=s.draft_b * 1e9)
 
-    def _hypothesis(self, load: Load, overhead: float, weight: float, token_s: float | None, tier: Tier) -> Hypothesis:
+    def _hypothesis(
+        self, load: Load, overhead: float, weight: float, token_s: float | None, tier: Tier, apart: bool
+    ) -> Hypothesis:
         k, measured = self.fitted.constants, None if token_s is None else token_s * load.accepted
-        step = decode_step(self.shape, self.chip, self.gpus, load, k, overhead=overhead, seconds=measured)
+        step = decode_step(
+            self.shape, self.chip, self.gpus, load, k, overhead=overhead, seconds=measured, prefill_apart=apart
+        )
         if tier == "latency" and measured is not None:
             weight *= _UNEXPLAINED + math.exp(-0.5 * (math.log(step.modelled_s / measured) / TIME_SPREAD) ** 2)
         gpu_seconds = self.gpus * step.token_s * load.output_tokens / load.batch
@@ -287,7 +302,7 @@ def tier_of(facts: CallFacts, batch: float | None = None) -> Tier:
 
 def basis(facts: CallFacts) -> tuple[tuple[str, float], ...]:
     """What besides the tokens is known of a call, by name."""
-    known = {"batch": plausible(facts.batch), "token_s": facts.token_s}
+    known = {"batch": plausible(facts.batch), "token_s" if facts.step_s is None else "step_s": facts.token_s}
     return tuple((name, figure) for name, figure in known.items() if figure is not None)
 
 

@@ -22,8 +22,8 @@ class Energy:
     ``provenance`` is the weakest of its parts: a measured figure plus a modelled one is modelled. ``scope`` says whose
     joules they are: the accelerator boards', the server's around them, or the whole facility's. ``assumed`` lists what
     the figure rests on. ``median`` is the middle of one call's distribution, where a model gives it, and ``basis``
-    names the figures besides its tokens that a call's joules were found from (``cpu_s``, ``batch``, ``token_s``); sums
-    have neither.
+    names the figures besides its tokens that a call's joules were found from (``cpu_s``, ``batch``, ``token_s``,
+    ``step_s``); sums have neither.
 
     Example:
         >>> print(Energy(3.0, 1.0, 9.0) + Energy(1.0, 1.0, 1.0, provenance="measured"))

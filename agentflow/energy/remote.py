@@ -160,7 +160,9 @@ class RemotePrior:
         found = [
             hypothesis.times(weight)
             for weight, part in self.parts
-            for hypothesis in part.hypotheses(tokens, tier, plausible(facts.batch), facts.token_s)
+            for hypothesis in part.hypotheses(
+                tokens, tier, plausible(facts.batch), facts.token_s, apart=facts.step_s is None
+            )
         ]
         k = shipped()
         return pooled(found, tier, k.unfitted[tier], k.floor)
@@ -185,8 +187,8 @@ def _population(parts: Parts) -> Iterator[_PerToken]:
     """Joules per token of every deployment, at every batch and on every engine."""
     for weight, part in parts:
         # With the prompt cached, a reply pays for itself; what it costs more without is the prompt's.
-        replies = part.hypotheses((0.0, _PROMPT, _REPLY), "tokens", None, None)
-        wholes = part.hypotheses((_PROMPT, 0.0, _REPLY), "tokens", None, None)
+        replies = part.hypotheses((0.0, _PROMPT, _REPLY), "tokens")
+        wholes = part.hypotheses((_PROMPT, 0.0, _REPLY), "tokens")
         for reply, whole in zip(replies, wholes, strict=True):
             a, b = reply.joules, whole.joules
             prompt = Range(b.low - a.low, b.mean - a.mean, b.high - a.high)

@@ -198,6 +198,7 @@ def decode_step(
     *,
     overhead: float = 1.0,
     seconds: float | None = None,
+    prefill_apart: bool = False,
 ) -> Step:
     """One decode step with the prefill of its sequences spread over their output tokens.
 
@@ -209,6 +210,7 @@ def decode_step(
         constants: fitted constants.
         overhead: how many times a current engine's time this one takes for layers and sequences.
         seconds: measured seconds of the step; modelled when None.
+        prefill_apart: whether those are between tokens, so that a sequence's own prefill comes on top of them.
     """
     k = constants
     context = load.input_tokens + load.cached_tokens + load.output_tokens / 2
@@ -230,7 +232,8 @@ def decode_step(
     prefill_s = prefill / (rate * k.flop_efficiency)
     busy_s = max(memory_s, decode_s) + prefill_s + layers_s + sequences_s
     stalled_s = (overhead - 1.0) * (layers_s + sequences_s)
-    taken = busy_s + stalled_s if seconds is None else seconds
+    own_prefill_s = prefill_s / load.batch if prefill_apart else 0.0
+    taken = busy_s + stalled_s if seconds is None else seconds + own_prefill_s
     watts = gpus * chip.tdp_w
     static = watts * (k.busy_power * min(busy_s, taken) + k.stall_power * max(taken - busy_s, 0.0))
     return Step(

@@ -113,7 +113,7 @@ class AttemptEnergy(_Part):
     provenance: Literal["measured", "reported", "modelled"]
     scope: Literal["board", "server", "facility"]
     assumed: tuple[str, ...]
-    basis: dict[str, float] = Field(description="what was known besides the tokens: cpu_s, token_s, batch")
+    basis: dict[str, float] = Field(description="what was known besides the tokens: cpu_s, token_s or step_s, batch")
 
 
 class AttemptLine(_Part):

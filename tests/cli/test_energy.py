@@ -52,7 +52,7 @@ def test_a_models_call_is_derived_from_what_the_run_kept_of_it(run: Path) -> Non
     config.write_text(f'[models.llama]\nbackend = "openai"\nbase_url = "http://127.0.0.1:9/v1"\nenergy = {GPU}\n')
     printed = agentflow("energy", "explain", f"{run}:{number}").stdout
     assert "uncached input tokens = 300\ncached input tokens = 200\noutput tokens = 300\nbatch = 64" in printed
-    assert "step time = 0.02 * 1 = 0.02 s" in printed
+    assert "step time = 0.02 * 1 + " in printed
     assert "stored by the run: 1 J (0.5 to 2 J, modelled, facility). That differs" in printed
 
 

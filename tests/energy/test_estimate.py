@@ -143,6 +143,17 @@ def test_a_measured_time_wins_over_the_modelled_one() -> None:
     assert estimate(CallFacts(USAGE, Timings(total_s=30.0), deployment=HERE), scope="board") == modelled
 
 
+def test_a_calls_own_prefill_comes_on_top_of_the_time_between_its_tokens() -> None:
+    long = TokenUsage(input=20_000, output=100)
+    alone = replace(HERE, batch=1)
+    between = estimate(CallFacts(long, itl_s=0.010, deployment=alone), scope="board")
+    whole = estimate(CallFacts(long, step_s=0.010, deployment=alone), scope="board")
+    assert between.mean > 1.05 * whole.mean
+    cached = TokenUsage(input=20_000, output=100, cached_input=20_000)
+    between, whole = CallFacts(cached, itl_s=0.010, deployment=alone), CallFacts(cached, step_s=0.010, deployment=alone)
+    assert estimate(between, scope="board").mean == pytest.approx(estimate(whole, scope="board").mean)
+
+
 def test_a_time_per_token_tells_the_batch() -> None:
     profile = GpuProfile(LLAMA_8B, H100, engine="vllm-0.11", scope="board")
     for batch in (64.0, 256.0):
