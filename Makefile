@@ -65,6 +65,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.research
 	$(BIN)/python -m benchmarks.answers
+	$(BIN)/python -m benchmarks.energy
 	$(BIN)/python -m benchmarks.meter
 
 $(VENV)/peers.stamp: benchmarks/peers/requirements.txt | $(BIN)/python

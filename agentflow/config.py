@@ -110,6 +110,8 @@ class EnergySettings(_Table):
 
     kind: Literal["cpu", "gpu", "remote"] = "remote"
     """``cpu``: CPU seconds; ``gpu``: a known model on known GPUs; ``remote``: nothing known, a wide prior."""
+    model: str | None = None
+    """Exact id of a published model, as ``meta-llama/Llama-3.1-8B-Instruct``: gives its sizes, layers and K and V."""
     active_b: float | None = Field(default=None, gt=0)
     """Active parameters, in billions."""
     total_b: float | None = Field(default=None, gt=0)
@@ -118,8 +120,10 @@ class EnergySettings(_Table):
     """Layers of the model."""
     kv_bytes: float | None = Field(default=None, gt=0)
     """Bytes of K and V a token takes in the cache."""
+    precision: Literal["bf16", "fp16", "fp8", "int8", "int4", "nf4", "mxfp4", "nvfp4"] | None = None
+    """Of the weights; as published when left out."""
     weight_bits: float | None = Field(default=None, gt=0)
-    """Bits a weight: 16 when left out."""
+    """Bits a weight, where ``precision`` is left out."""
     experts: int | None = Field(default=None, gt=0)
     """Experts of a mixture."""
     experts_used: int | None = Field(default=None, gt=0)
@@ -128,6 +132,8 @@ class EnergySettings(_Table):
     """The accelerator, by its name in agentflow.energy.chips."""
     gpus: int | None = Field(default=None, gt=0)
     """How many of them serve the model together."""
+    engine: str | None = None
+    """The server and its version, as ``vllm-0.11``."""
     batch: float | None = Field(default=None, gt=0)
     """Sequences the server decodes together, on average."""
     watts: float | None = Field(default=None, gt=0)

@@ -225,7 +225,9 @@ class Runtime:
             backend=backend,
             model=model,
             price=self.price(name, facts),
-            profile=profile_for(facts.energy, model=name, in_process=backend.in_process, threads=facts.threads),
+            profile=profile_for(
+                facts.energy, model=name, in_process=backend.in_process, threads=facts.threads, served=model
+            ),
             counter=counter,
             context=facts.context,
             default_output=facts.default_output,

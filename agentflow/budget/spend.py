@@ -195,7 +195,9 @@ class Spend:
         """
         try:
             rest = {f.name: data[f.name] for f in fields(cls) if f.name not in ("usage", "energy", "co2e")}
-            energy: dict[str, Any] = {**data["energy"], "assumed": tuple(data["energy"]["assumed"])}
+            energy: dict[str, Any] = dict(data["energy"])
+            energy["assumed"] = tuple(energy["assumed"])
+            energy["basis"] = tuple((name, figure) for name, figure in energy["basis"])
             if energy["provenance"] not in get_args(Provenance) or energy["scope"] not in get_args(Scope):
                 raise ValueError(f"provenance {energy['provenance']}, scope {energy['scope']}")
             if data["usage"]["source"] not in get_args(UsageSource):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentflow.budget.currency import MICRO
 from agentflow.budget.spend import Emissions, Spend, microjoules
-from agentflow.energy.interval import Energy, Provenance, Scope, weaker, wider
+from agentflow.energy.interval import Energy, Provenance, Scope, narrower, weaker
 from agentflow.messages import TokenUsage, UsageSource
 
 
@@ -51,7 +51,7 @@ class Tally:
                 high + microjoules(energy.high),
             )
             self._provenance = weaker(self._provenance, energy.provenance)
-            self._scope = energy.scope if self._scope is None else wider(self._scope, energy.scope)
+            self._scope = energy.scope if self._scope is None else narrower(self._scope, energy.scope)
             if energy.assumed:
                 self._assumed.update(dict.fromkeys(energy.assumed))
         grams = spend.co2e

@@ -1,7 +1,7 @@
-"""Joules of a call: an interval with its provenance. ``estimate`` holds the protocol, ``profiles`` the models."""
+"""Joules of a call: an interval with its provenance. ``facts`` is what can be known, ``estimate`` what follows."""
 
-from agentflow.energy.estimate import CallFacts, EnergyProfile
+from agentflow.energy.facts import CallFacts, Deployment, EnergyProfile, Speculation
 from agentflow.energy.interval import Energy
 from agentflow.energy.profiles import profile_for
 
-__all__ = ["CallFacts", "Energy", "EnergyProfile", "profile_for"]
+__all__ = ["CallFacts", "Deployment", "Energy", "EnergyProfile", "Speculation", "profile_for"]

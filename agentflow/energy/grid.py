@@ -1,4 +1,4 @@
-"""Grams of CO2 equivalent of joules in a place: yearly averages from data/grid.json. May import estimate, errors.
+"""Grams of CO2 equivalent of joules in a place: yearly averages from data/grid.json. May import facts, errors.
 
 Location-based, and of a year: an hour may be far off, and so may a contract for green power. No live source yet.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from agentflow.energy.estimate import Range
+from agentflow.energy.facts import Range
 from agentflow.energy.interval import Energy
 from agentflow.errors import ConfigError
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Provenance = Literal["measured", "reported", "modelled"]
-Scope = Literal["board", "host", "facility"]
+Scope = Literal["board", "server", "facility"]
 
+# From the narrowest: a sum claims no more than all of its parts do.
+_SCOPES: tuple[Scope, ...] = ("board", "server", "facility")
 _RANK: dict[Provenance, int] = {"measured": 0, "reported": 1, "modelled": 2}
 
 
@@ -16,8 +18,12 @@ _RANK: dict[Provenance, int] = {"measured": 0, "reported": 1, "modelled": 2}
 class Energy:
     """Joules used by something.
 
-    ``low`` and ``high`` bound a 90 % interval around ``mean``. ``provenance`` is the weakest of its parts:
-    a measured figure plus a modelled one is modelled. ``assumed`` lists what the figure rests on.
+    ``mean`` is the expectation; ``low`` and ``high`` bound an interval that holds ``coverage`` of all such calls.
+    ``provenance`` is the weakest of its parts: a measured figure plus a modelled one is modelled. ``scope`` says whose
+    joules they are: the accelerator boards', the server's around them, or the whole facility's. ``assumed`` lists what
+    the figure rests on. ``median`` is the middle of one call's distribution, where a model gives it, and ``basis``
+    names the figures besides its tokens that a call's joules were found from (``cpu_s``, ``batch``, ``token_s``,
+    ``step_s``); sums have neither.
 
     Example:
         >>> print(Energy(3.0, 1.0, 9.0) + Energy(1.0, 1.0, 1.0, provenance="measured"))
@@ -30,6 +36,9 @@ class Energy:
     provenance: Provenance = "measured"
     scope: Scope = "facility"
     assumed: tuple[str, ...] = ()
+    median: float | None = None
+    coverage: float = 0.9
+    basis: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse figures that are not an interval of joules."""
@@ -49,14 +58,19 @@ class Energy:
             self.low + other.low,
             self.high + other.high,
             weaker(self.provenance, other.provenance),
-            wider(self.scope, other.scope),
+            narrower(self.scope, other.scope),
             tuple(dict.fromkeys((*self.assumed, *other.assumed))),
+            coverage=min(self.coverage, other.coverage),
         )
 
     def scaled(self, factor: float) -> Energy:
         """The same energy ``factor`` times over, with the same provenance."""
-        return Energy(
-            self.mean * factor, self.low * factor, self.high * factor, self.provenance, self.scope, self.assumed
+        return replace(
+            self,
+            mean=self.mean * factor,
+            low=self.low * factor,
+            high=self.high * factor,
+            median=None if self.median is None else self.median * factor,
         )
 
     def __str__(self) -> str:
@@ -73,9 +87,9 @@ def weaker(one: Provenance, other: Provenance) -> Provenance:
     return max(one, other, key=_RANK.__getitem__)
 
 
-def wider(one: Scope, other: Scope) -> Scope:
-    """The scope of a sum of both."""
-    return one if one == other else "facility"
+def narrower(one: Scope, other: Scope) -> Scope:
+    """The scope of a sum of both: it claims no more than all of its parts do."""
+    return _SCOPES[min(_SCOPES.index(one), _SCOPES.index(other))]
 
 
 def format_joules(joules: float) -> str:

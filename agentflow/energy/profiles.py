@@ -10,12 +10,12 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from agentflow.energy.chips import chip_named
-from agentflow.energy.estimate import CallFacts, EnergyProfile, Range, reported_or
+from agentflow.energy.architectures import find_architecture
+from agentflow.energy.estimate import profile_of
+from agentflow.energy.facts import CallFacts, Deployment, EnergyProfile, Range, reported_or
 from agentflow.energy.gpu import Facility, GpuProfile
 from agentflow.energy.interval import Energy
 from agentflow.energy.remote import RemotePrior
-from agentflow.energy.roofline import ModelShape
 from agentflow.errors import ConfigError
 
 _CORE_W = Range(2.2, 6.0, 22.0)
@@ -49,7 +49,7 @@ class CpuProfile:
     cores: Range | None = None
 
     @property
-    def _busy(self) -> Range:
+    def busy_w(self) -> Range:
         """Watts of one busy core with its memory."""
         return self.watts + self.memory_w
 
@@ -58,20 +58,28 @@ class CpuProfile:
 
         A call that nobody timed is taken by its tokens, very widely: unknown is not zero.
         """
-        seconds, known = self._cpu_seconds(facts)
-        busy = self._busy
+        seconds, known = self.cpu_seconds(facts)
+        busy = self.busy_w
         assumed = (f"{busy.low:g} to {busy.high:g} W per busy core with memory", known)
+        counted = () if facts.timings is None else (("cpu_s", seconds.mean),)
         modelled = Energy(
-            seconds.mean * busy.mean, seconds.low * busy.low, seconds.high * busy.high, "modelled", "host", assumed
+            seconds.mean * busy.mean,
+            seconds.low * busy.low,
+            seconds.high * busy.high,
+            "modelled",
+            "server",
+            assumed,
+            basis=counted,
         )
         return reported_or(modelled, facts)
 
     def ceiling(self, input_tokens: int, output_tokens: int, seconds: float) -> float:
         """All the cores it may use, busy at the upper watts for all of ``seconds``: joules of a call that is timed."""
         cores = self.threads if self.cores is None else self.cores.high
-        return seconds * cores * self._busy.high
+        return seconds * cores * self.busy_w.high
 
-    def _cpu_seconds(self, facts: CallFacts) -> tuple[Range, str]:
+    def cpu_seconds(self, facts: CallFacts) -> tuple[Range, str]:
+        """CPU seconds of a call, and how they were found."""
         timings = facts.timings
         if timings is not None and timings.cpu_s is not None and math.isfinite(timings.cpu_s):
             return Range(1.0, 1.0, 1.0) * timings.cpu_s, "CPU seconds counted"
@@ -87,6 +95,12 @@ class EnergyFacts(Protocol):
 
     @property
     def kind(self) -> str: ...  # noqa: D102
+    @property
+    def model(self) -> str | None: ...  # noqa: D102
+    @property
+    def precision(self) -> str | None: ...  # noqa: D102
+    @property
+    def engine(self) -> str | None: ...  # noqa: D102
     @property
     def active_b(self) -> float | None: ...  # noqa: D102
     @property
@@ -111,7 +125,9 @@ class EnergyFacts(Protocol):
     def watts(self) -> float | None: ...  # noqa: D102
 
 
-def profile_for(facts: EnergyFacts | None, *, model: str, in_process: bool, threads: int = 1) -> EnergyProfile:
+def profile_for(
+    facts: EnergyFacts | None, *, model: str, in_process: bool, threads: int = 1, served: str | None = None
+) -> EnergyProfile:
     """The profile of a model: what the configuration says of it, else the prior of its kind. Never zero.
 
     Args:
@@ -119,13 +135,14 @@ def profile_for(facts: EnergyFacts | None, *, model: str, in_process: bool, thre
         model: its name, for messages.
         in_process: whether it runs inside this process, on the CPU.
         threads: cores it may keep busy there; 1 for a server elsewhere means that nobody said.
+        served: the id that its server knows it by: a listed model's size is known.
 
     Raises:
         ConfigError: a GPU profile lacks a figure it cannot do without, or figures contradict each other.
     """
     unknown_cores = _UNKNOWN_CORES if not in_process and threads == 1 else None
     if facts is None:
-        return CpuProfile(threads=threads) if in_process else RemotePrior()
+        return CpuProfile(threads=threads) if in_process else _remote(None, served)
     if facts.kind == "cpu" and facts.watts is None:
         return CpuProfile(threads=threads, cores=unknown_cores)
     if facts.kind == "cpu" and facts.watts is not None:
@@ -136,34 +153,50 @@ def profile_for(facts: EnergyFacts | None, *, model: str, in_process: bool, thre
             f"models.{model}.energy: total_b {facts.total_b:g} is less than active_b {facts.active_b:g}. "
             "Give the total parameters, or leave total_b out."
         )
-    if facts.kind == "remote":
-        size = facts.active_b
-        return RemotePrior() if size is None else RemotePrior.of_size(size, facts.total_b, facts.weight_bits)
-    return _gpu_profile(facts, model)
+    return _remote(facts, served) if facts.kind == "remote" else _gpu_profile(facts, model)
 
 
-def _gpu_profile(facts: EnergyFacts, model: str) -> GpuProfile:
-    needed = {"active_b": facts.active_b, "layers": facts.layers, "kv_bytes": facts.kv_bytes, "chip": facts.chip}
+def _remote(facts: EnergyFacts | None, served: str | None) -> EnergyProfile:
+    if facts is not None and facts.active_b is not None:
+        return RemotePrior.of_size(facts.active_b, facts.total_b, facts.weight_bits)
+    named = (facts.model if facts is not None else None) or served
+    return RemotePrior() if named is None else RemotePrior.of_model(named)
+
+
+def _gpu_profile(facts: EnergyFacts, model: str) -> EnergyProfile:
+    listed = facts.model is not None and find_architecture(facts.model) is not None
+    needed = {"chip": facts.chip}
+    if not listed:
+        needed |= {"active_b": facts.active_b, "layers": facts.layers, "kv_bytes": facts.kv_bytes}
     missing = [key for key, value in needed.items() if value is None]
-    if facts.active_b is None or facts.layers is None or facts.kv_bytes is None or facts.chip is None:
+    if missing:
+        unlisted = f" ('{facts.model}' is not a listed model)" if facts.model is not None and not listed else ""
         raise ConfigError(
-            f"models.{model}.energy of kind 'gpu' needs {', '.join(missing)}. Give them, or kind = 'remote'."
+            f"models.{model}.energy of kind 'gpu' needs {', '.join(missing)}{unlisted}. Give them, or kind = 'remote'."
         )
-    if (facts.experts_used or 1) > (facts.experts or 1):
-        raise ConfigError(
-            f"models.{model}.energy: a token uses {facts.experts_used} experts of {facts.experts or 1}. "
-            "Give experts, at least as many as experts_used."
-        )
-    shape = ModelShape(
-        active=facts.active_b * 1e9,
-        total=(facts.total_b or facts.active_b) * 1e9,
+    deployment = Deployment(
+        model=facts.model,
+        active_b=facts.active_b,
+        total_b=facts.total_b,
         layers=facts.layers,
         kv_bytes=facts.kv_bytes,
-        bytes_per_parameter=(facts.weight_bits or 16) / 8,
-        experts=facts.experts or 1,
-        experts_used=facts.experts_used or 1,
+        experts=facts.experts,
+        experts_used=facts.experts_used,
+        precision=facts.precision or _of_bits(facts.weight_bits),
+        chip=facts.chip,
+        gpus=facts.gpus or 1,
+        engine=facts.engine,
+        batch=facts.batch,
     )
-    return GpuProfile(shape, chip_named(facts.chip), facts.gpus or 1, facts.batch)
+    try:
+        return profile_of(deployment)
+    except ConfigError as error:
+        raise ConfigError(f"models.{model}.energy: {error}") from error
+
+
+def _of_bits(bits: float | None) -> str | None:
+    """The usual precision of so many bits a weight."""
+    return None if bits is None else "bf16" if bits > 8 else "fp8" if bits > 4.5 else "int4"
 
 
 __all__ = ["CpuProfile", "EnergyFacts", "Facility", "GpuProfile", "RemotePrior", "profile_for"]

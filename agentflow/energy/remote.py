@@ -1,25 +1,57 @@
-"""A remote model of which little is known but its tokens: joules per token, honestly wide. May import gpu, chips."""
+"""A remote model: which chips it may run on, in which numbers, how busy. Honestly wide. May import gpu, chips.
+
+Of a model whose size is not known either, joules per token are a published average with wide ends.
+"""
 
 from __future__ import annotations
 
+import functools
+import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
 
+from agentflow.energy.architectures import PRECISIONS, find_architecture, shape_of_size
 from agentflow.energy.chips import chips
-from agentflow.energy.estimate import CallFacts, Range, reported_or
-from agentflow.energy.gpu import BATCHES, FAMILY_FACTOR, Facility, batch_weight, summary
+from agentflow.energy.constants import shipped
+from agentflow.energy.facts import CallFacts, Range, reported_or
+from agentflow.energy.gpu import Estimate, GpuProfile, basis, fewest_gpus, plausible, pooled, summary, tier_of
 from agentflow.energy.interval import Energy
-from agentflow.energy.roofline import Chip, ModelShape, decode_step
+from agentflow.energy.roofline import ModelShape
 
-# Where a remote model is likely to run, and how likely against each other.
+# Where a remote model is likely to run, and how likely against each other. Assumed.
 _HOSTS = (("H100-SXM5-80GB", 1.0), ("H200-SXM-141GB", 1.0), ("A100-SXM4-80GB", 0.5), ("B200-SXM-180GB", 0.5))
-_MOST_GPUS = 16
 # Joules per token with nothing known; RemotePrior says where from.
 _OUTPUT_J = Range(0.1, 3.0, 15.0)
 _INPUT_J = Range(0.01, 0.3, 1.5)
 # The call that tokens are weighed on.
 _PROMPT, _REPLY = 1000.0, 300.0
+# Sizes within an interval that are tried, spread evenly by order of magnitude.
+_SIZES = 3
+
+Parts = tuple[tuple[float, GpuProfile], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedModel:
+    """A model of unpublished size: others' estimates of it in billions of parameters, as sourced intervals."""
+
+    id: str
+    active_b: tuple[float, float]
+    total_b: tuple[float, float]
+    source: str
+
+
+@functools.cache
+def closed_models() -> Mapping[str, ClosedModel]:
+    """Every closed model with published estimates, by each of its ids."""
+    table = json.loads(resources.files("agentflow.energy").joinpath("data/closed_models.json").read_text("utf-8"))
+    return {
+        name: ClosedModel(name, tuple(row["active_b"]), tuple(row["total_b"]), f"{row['source']}, {row['date']}")
+        for row in table["models"]
+        for name in row["ids"]
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +61,23 @@ class RemotePrior:
     With nothing known: the mean per output token is a published average, 0.34 Wh a query (OpenAI, June 2025) =
     1,224 J, over about 400 tokens 3 J; Google's median prompt of May 2025, 0.24 Wh, lies below. The ends and the
     input tokens come from the roofline, over models of 3 to 400 billion active parameters (spread evenly by
-    order of magnitude), 8 and 16 bit, four data centre chips and the batch prior: 90 % of that population lies
-    between .13 and 10.3 J per output token and between .016 and 1.3 J per input token, with means 2.6 and .31. The
-    ends are taken a little further out, for what the roofline itself is off by. A test derives these figures again.
+    order of magnitude), 8 and 16 bit, four data centre chips, the batch prior and engines of three ages: 90 % of that
+    population lies between .13 and 11 J per output token and between .013 and 1.2 J per input token, with means 2.8
+    and .29. The ends are taken a little further out, for what the roofline itself is off by. A test derives these
+    figures again.
 
     A cached input token is counted at a tenth of the low and the mean and half of the high: its memory is read, its
     products are not computed.
+
+    With the model's size known, ``parts`` are the deployments it may have. When the time per token of a call or its
+    batch is known too, they are weighed by it; the upper end that was held for the call still bounds it.
     """
 
     name: str = "remote model of unknown size"
     output: Range = _OUTPUT_J
     input: Range = _INPUT_J
     assumed: str = "model size, chip and batch unknown"
+    parts: Parts = field(default=(), repr=False)
 
     @classmethod
     def of_size(cls, active_b: float, total_b: float | None = None, bits: float | None = None) -> RemotePrior:
@@ -51,13 +88,46 @@ class RemotePrior:
             total_b: total parameters, billions; the active ones when None.
             bits: bits a weight; 8 or 16 when None.
         """
-        parts = list(_population(active_b, total_b or active_b, (bits,) if bits else (8.0, 16.0)))
-        weights = [part.weight for part in parts]
+        shapes = [
+            ModelShape(
+                s.active, s.total, s.layers, s.kv_bytes, width / 8, compute_bits=8 if width == 8 else 16, guessed=True
+            )
+            for width in ((bits,) if bits else (8.0, 16.0))
+            for s in (shape_of_size(active_b, total_b),)
+        ]
+        return cls._of(shapes, f"remote model of {active_b:g} B active parameters", "chip and batch unknown")
+
+    @classmethod
+    def of_model(cls, model: str) -> RemotePrior:
+        """The prior of a model by its exact id: of its published shape or size, else of nothing known."""
+        known, closed = find_architecture(model), closed_models().get(model)
+        if known is not None:
+            return cls._of([known.shape], f"{model} on unknown chips", "chip and batch unknown")
+        if closed is None:
+            return cls(assumed=f"'{model}' is not listed: its size, chip and batch unknown")
+        (low, high), (total_low, total_high) = closed.active_b, closed.total_b
+        steps = [n / (_SIZES - 1) for n in range(_SIZES)]
+        shapes = [
+            shape_of_size(low * (high / low) ** at, total_low * (total_high / total_low) ** at, PRECISIONS[precision])
+            for at in steps
+            for precision in ("fp8", "bf16")
+        ]
+        assumed = f"{low:g} to {high:g} B active parameters ({closed.source}), chip and batch unknown"
+        return cls._of(shapes, f"{model}, whose size is estimated", assumed)
+
+    @classmethod
+    def _of(cls, shapes: Sequence[ModelShape], name: str, assumed: str) -> RemotePrior:
+        parts = tuple(_parts(shapes))
+        found = list(_population(parts))
+        weights = [part.weight for part in found]
+        k = shipped()
+        factor = math.exp(k.widths["batch"] * k.floor)
         return cls(
-            name=f"remote model of {active_b:g} B active parameters",
-            output=summary([part.output for part in parts], weights, FAMILY_FACTOR),
-            input=summary([part.input for part in parts], weights, FAMILY_FACTOR),
-            assumed="chip and batch unknown",
+            name,
+            summary([part.output for part in found], weights, factor),
+            summary([part.input for part in found], weights, factor),
+            assumed,
+            parts,
         )
 
     @property
@@ -66,53 +136,60 @@ class RemotePrior:
         return Range(self.input.low / 10, self.input.mean / 10, self.input.high / 2)
 
     def estimate(self, facts: CallFacts) -> Energy:
-        """Tokens times their prior."""
+        """Tokens times their prior; with the time per token known, the deployments that explain it."""
         fresh, cached, output = facts.tokens
         joules = self.output * output + self.input * fresh + self.cached * cached
-        return reported_or(Energy(joules.mean, joules.low, joules.high, "modelled", "facility", (self.assumed,)), facts)
+        assumed = (self.assumed,)
+        weighed = self.weighed(facts)
+        if weighed is not None:
+            found, most = weighed.joules, joules.high
+            joules = Range(min(found.low, most), min(found.mean, most), min(found.high, most))
+            assumed = (*assumed, "hardware inferred from the time per token" if facts.token_s else "batch known")
+        modelled = Energy(joules.mean, joules.low, joules.high, "modelled", "facility", assumed, basis=basis(facts))
+        return reported_or(modelled, facts)
 
     def ceiling(self, input_tokens: int, output_tokens: int, seconds: float) -> float:
         """Every token at its upper end, in joules."""
         return (self.output * output_tokens + self.input * input_tokens).high
 
+    def weighed(self, facts: CallFacts) -> Estimate | None:
+        """The deployments weighed by the time per token and the batch of a call; None when neither is known."""
+        tokens, tier = tuple(map(float, facts.tokens)), tier_of(facts)
+        if not self.parts or tier == "tokens" or facts.tokens[2] == 0:
+            return None
+        found = [
+            hypothesis.times(weight)
+            for weight, part in self.parts
+            for hypothesis in part.hypotheses(
+                tokens, tier, plausible(facts.batch), facts.token_s, apart=facts.step_s is None
+            )
+        ]
+        k = shipped()
+        return pooled(found, tier, k.unfitted[tier], k.floor)
+
 
 @dataclass(frozen=True, slots=True)
-class _Deployment:
+class _PerToken:
     weight: float
     output: Range
     input: Range
 
 
-def _population(active_b: float, total_b: float, bits: tuple[float, ...]) -> Iterator[_Deployment]:
-    """Deployments that a model of this size may have, with joules per token of each."""
-    for name, likely in _HOSTS:
-        chip = chips()[name]
-        for width in bits:
-            shape = _shape(active_b, total_b, width)
-            gpus = _gpus(shape, chip)
-            for batch in BATCHES:
-                # With the prompt cached, a reply pays for itself; what it costs more without is the prompt's.
-                reply = _joules(shape, chip, gpus, batch, cached=_PROMPT)
-                whole = _joules(shape, chip, gpus, batch, fresh=_PROMPT)
-                prompt = Range(whole.low - reply.low, whole.mean - reply.mean, whole.high - reply.high)
-                weight = likely * batch_weight(batch)
-                yield _Deployment(weight, reply * (1 / _REPLY), prompt * (1 / _PROMPT))
+def _parts(shapes: Sequence[ModelShape]) -> Iterator[tuple[float, GpuProfile]]:
+    """Deployments that models of these shapes may have, with how likely they are."""
+    for shape in shapes:
+        for name, likely in _HOSTS:
+            chip = chips()[name]
+            yield likely, GpuProfile(shape, chip, fewest_gpus(shape, chip))
 
 
-def _joules(
-    shape: ModelShape, chip: Chip, gpus: int, batch: float, *, fresh: float = 0.0, cached: float = 0.0
-) -> Range:
-    step = decode_step(shape, chip, gpus, batch, fresh, _REPLY, cached)
-    return Facility().of(step.joules_per_token * _REPLY, gpus * step.seconds * _REPLY / batch)
-
-
-def _shape(active_b: float, total_b: float, bits: float) -> ModelShape:
-    """A model of a size, built as the Llama 3 family is: 32 layers at 8 B, 80 at 70 B; 4 kB of K and V a layer."""
-    layers = max(16, round(32 * (active_b / 8) ** 0.42))
-    return ModelShape(active_b * 1e9, max(total_b, active_b) * 1e9, layers, layers * 4096.0, bits / 8)
-
-
-def _gpus(shape: ModelShape, chip: Chip) -> int:
-    """The least power of two of chips that holds the weights and a fifth more, 16 at most."""
-    needed = 1.2 * shape.total * shape.bytes_per_parameter / chip.memory_bytes
-    return min(2 ** math.ceil(math.log2(max(needed, 1.0))), _MOST_GPUS)
+def _population(parts: Parts) -> Iterator[_PerToken]:
+    """Joules per token of every deployment, at every batch and on every engine."""
+    for weight, part in parts:
+        # With the prompt cached, a reply pays for itself; what it costs more without is the prompt's.
+        replies = part.hypotheses((0.0, _PROMPT, _REPLY), "tokens")
+        wholes = part.hypotheses((_PROMPT, 0.0, _REPLY), "tokens")
+        for reply, whole in zip(replies, wholes, strict=True):
+            a, b = reply.joules, whole.joules
+            prompt = Range(b.low - a.low, b.mean - a.mean, b.high - a.high)
+            yield _PerToken(weight * reply.weight, a * (1 / _REPLY), prompt * (1 / _PROMPT))

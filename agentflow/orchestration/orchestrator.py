@@ -84,6 +84,7 @@ class Orchestrator:
             return Outcome(error=error)
         finally:
             chain.close()
+            shares.ended(task)
             self._on_task(task, state, chain.meter)
 
     def _open(self, task: Task, shares: Shares) -> Chain:

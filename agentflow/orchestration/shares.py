@@ -29,8 +29,16 @@ class Shares:
         """The part (0 to 1] of what the job has left now that is this task's; None when it has no slice."""
         if task.agent.budget_share >= 1.0:
             return None
-        share = task.agent.budget_share / self._tasks[task.agent.name] / self._scale
-        # What was taken before is no longer part of what is left.
+        share = self._share(task)
+        # What others have taken is no longer part of what is left.
         of_the_rest = share / max(1.0 - self._taken, share)
         self._taken += share
         return min(of_the_rest, 1.0)
+
+    def ended(self, task: Task) -> None:
+        """The task has ended, and what it left has flowed back."""
+        if task.agent.budget_share < 1.0:
+            self._taken = max(self._taken - self._share(task), 0.0)
+
+    def _share(self, task: Task) -> float:
+        return task.agent.budget_share / self._tasks[task.agent.name] / self._scale

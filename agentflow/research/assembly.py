@@ -14,6 +14,7 @@ from agentflow.chain import CallRecord
 from agentflow.research.citations import Verified
 from agentflow.research.evidence import Evidence
 from agentflow.research.report import (
+    AttemptEnergy,
     AttemptLine,
     Ending,
     EnergyFigure,
@@ -142,4 +143,21 @@ def _attempt(record: CallRecord) -> AttemptLine:
         usd=decimal_text(attempt.spend.nano_usd),
         joules=round(attempt.spend.energy.mean, 6),
         seconds=round(attempt.spend.seconds, 4),
+        energy=_attempt_energy(attempt.spend),
+    )
+
+
+def _attempt_energy(spend: Spend) -> AttemptEnergy:
+    energy, usage = spend.energy, spend.usage
+    return AttemptEnergy(
+        input_tokens=usage.input,
+        cached_input_tokens=usage.cached_input,
+        output_tokens=usage.output,
+        mean=energy.mean,
+        low=energy.low,
+        high=energy.high,
+        provenance=energy.provenance,
+        scope=energy.scope,
+        assumed=energy.assumed,
+        basis=dict(energy.basis),
     )

@@ -104,6 +104,21 @@ class Limit(_Part):
     spent: str
 
 
+class AttemptEnergy(_Part):
+    """What one attempt's joules were found from: ``agentflow energy explain`` derives them again."""
+
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    mean: float
+    low: float
+    high: float
+    provenance: Literal["measured", "reported", "modelled"]
+    scope: Literal["board", "server", "facility"]
+    assumed: tuple[str, ...]
+    basis: dict[str, float] = Field(description="what was known besides the tokens: cpu_s, token_s or step_s, batch")
+
+
 class AttemptLine(_Part):
     """One rung that tried one call."""
 
@@ -117,6 +132,7 @@ class AttemptLine(_Part):
     usd: str
     joules: float
     seconds: float
+    energy: AttemptEnergy | None = Field(default=None, description="None in reports of before it was kept")
 
 
 class Ending(_Part):

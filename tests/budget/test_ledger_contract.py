@@ -24,7 +24,7 @@ REPLY = Completion(
     (ToolCall("c1", "add", '{"a": 2}'),), (-0.5, -0.25), 1.25, {"seen": True},
 )  # fmt: skip
 SPENT = Spend(
-    1, REPLY.usage, 3_000_000, Energy(1.25, 1.0, 2.5, "modelled", "host", ("a guess",)), 1.5,
+    1, REPLY.usage, 3_000_000, Energy(1.25, 1.0, 2.5, "modelled", "server", ("a guess",), 1.125, 0.8, (("batch", 4.0),)), 1.5,
     co2e=Emissions(120, 80, 300), estimated=1,
 )  # fmt: skip
 

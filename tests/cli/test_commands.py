@@ -24,7 +24,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_help_and_version_say_what_there_is() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for command in ("research", "report", "models", "doctor"):
+    for command in ("research", "report", "models", "energy", "doctor"):
         assert command in done.stdout
         assert run(command, "--help").returncode == 0
     assert run("--version").stdout.strip().endswith("0.1.0")

@@ -25,7 +25,7 @@ def test_an_unknown_place_spans_from_the_cleanest_to_the_dirtiest() -> None:
 
 
 def test_the_building_is_counted_once() -> None:
-    host = Energy(3.6e6, 3.6e6, 3.6e6, "modelled", "host")
+    host = Energy(3.6e6, 3.6e6, 3.6e6, "modelled", "server")
     assert grams(host, "FRA").grams.mean == pytest.approx(56.0)
     assert grams(host, "FRA", provider="aws").grams.mean == pytest.approx(56.0 * 1.17)
     assert grams(KWH, "FRA", provider="aws") == grams(KWH, "FRA")

@@ -50,7 +50,7 @@ CLOSED: Final[Mapping[str, str]] = {
     "usage_source": "text",
     "provenance": "text",
     "scope": "text",
-    "assumed": "text",
+    "energy": "text",
     "seconds": "double precision",
     "first_token_s": "double precision",
     "outcome": "text not null",
@@ -99,7 +99,7 @@ def closed_row(entry: Entry) -> tuple[Any, ...]:
         usage.audio_ms,
         spend.nano_usd, microjoules(energy.mean), microjoules(energy.low), microjoules(energy.high),
         grams.mean, grams.low, grams.high, spend.in_doubt, spend.estimated, spend.overruns,
-        usage.source, energy.provenance, energy.scope, _list_text(energy.assumed), spend.seconds,
+        usage.source, energy.provenance, energy.scope, _energy_text(energy), spend.seconds,
         *rest,
     )  # fmt: skip
 
@@ -182,9 +182,11 @@ def _spend(get: Mapping[str, Any]) -> Spend | None:
         get["input"], get["output"], get["cached_input"], get["cache_write"], get["reasoning"],
         cast("UsageSource", get["usage_source"]), get["images"], get["audio_ms"],
     )  # fmt: skip
+    assumed, median, coverage, basis = json.loads(get["energy"])
     energy = Energy(
         get["microjoules"] / MICRO, get["microjoules_low"] / MICRO, get["microjoules_high"] / MICRO,
-        cast("Provenance", get["provenance"]), cast("Scope", get["scope"]), tuple(json.loads(get["assumed"])),
+        cast("Provenance", get["provenance"]), cast("Scope", get["scope"]), tuple(assumed), median, coverage,
+        tuple((name, figure) for name, figure in basis),
     )  # fmt: skip
     grams = Emissions(get["micrograms"], get["micrograms_low"], get["micrograms_high"])
     return Spend(
@@ -196,6 +198,10 @@ def _spend(get: Mapping[str, Any]) -> Spend | None:
 @functools.lru_cache(maxsize=1_000)
 def _list_text(texts: tuple[str, ...]) -> str:
     return json.dumps(texts)
+
+
+def _energy_text(energy: Energy) -> str:
+    return _ENCODER.encode((energy.assumed, energy.median, energy.coverage, energy.basis))
 
 
 def _reply_text(completion: Completion) -> str:
