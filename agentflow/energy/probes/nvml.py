@@ -1,0 +1,119 @@
+"""NVML: the energy counters of NVIDIA boards, by nvidia-ml-py (extra ``gpu``). May import counter.
+
+``nvmlDeviceGetTotalEnergyConsumption`` counts millijoules since the driver was loaded, on Volta and later (NVML
+reference). It is refreshed about ten times a second, so that short windows read zero or jump: one second is the least.
+The counter is the whole board, whoever uses it; host, network and fans of the server are not in it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from agentflow.energy.probes.counter import Absent, CounterFacts, CounterLost, Found, Reading
+
+_WHY = (
+    "NVML taken to be within 5 %: on A100 and H100 the sensor sees about a quarter of the time (arXiv 2312.02741), "
+    "so repeat short measurements"
+)
+_NO_LIBRARY = Absent(
+    "nvml", "no_library", "the library nvidia-ml-py is not installed.", "pip install 'agentflow[gpu]', if there is a GPU."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NvmlCounter:
+    """One board."""
+
+    facts: CounterFacts
+    library: Any
+    handle: Any
+
+    def read(self) -> Reading:
+        """Microjoules since the driver was loaded.
+
+        Raises:
+            CounterLost: the board fell off the bus, or the driver went away.
+        """
+        try:
+            millijoules = self.library.nvmlDeviceGetTotalEnergyConsumption(self.handle)
+        except self.library.NVMLError as error:
+            raise CounterLost(f"{self.facts.name} can no longer be read: {error}.") from error
+        return Reading(millijoules * 1000, time.monotonic())
+
+    def close(self) -> None:
+        """Nothing is held: the library is shared by all boards and stays initialised, which NVML allows."""
+
+
+def find(library: Any = None) -> Found:
+    """The boards of this machine.
+
+    Args:
+        library: the module ``pynvml``, or one with its functions; imported when None.
+    """
+    if library is None:
+        try:
+            import pynvml
+        except ImportError:
+            return Found(absent=(_NO_LIBRARY,))
+        library = pynvml
+    try:
+        library.nvmlInit()
+        boards = [library.nvmlDeviceGetHandleByIndex(place) for place in range(library.nvmlDeviceGetCount())]
+    except library.NVMLError as error:
+        why = f"NVML does not start: {_text(error)}."
+        return Found(absent=(Absent("nvml", "no_device", why, "With an NVIDIA GPU here: install its driver."),))
+    if not boards:
+        return Found(absent=(Absent("nvml", "no_device", "the NVIDIA driver sees no GPU."),))
+    found = list(_counters(library, boards))
+    return Found(
+        tuple(one for one in found if isinstance(one, NvmlCounter)),
+        tuple(one for one in found if isinstance(one, Absent)),
+    )
+
+
+def _counters(library: Any, boards: list[Any]) -> Iterator[NvmlCounter | Absent]:
+    for place, handle in enumerate(boards):
+        name = _told(library, "nvmlDeviceGetName", handle)
+        name = _text(name) if name is not None else "board"
+        try:
+            library.nvmlDeviceGetTotalEnergyConsumption(handle)
+        except library.NVMLError as error:
+            why = f"board {place} ({name}) has no energy counter: {_text(error)}."
+            yield Absent("nvml", "no_counter", why, "Boards before Volta have none; in virtual machines it may be hidden.")
+            continue
+        yield NvmlCounter(_facts(library, place, handle, name), library, handle)
+
+
+def _facts(library: Any, place: int, handle: Any, name: str) -> CounterFacts:
+    limit_mw = _told(library, "nvmlDeviceGetPowerManagementLimitConstraints", handle)
+    mig = _told(library, "nvmlDeviceGetMigMode", handle)
+    covers = [f"board {name}"]
+    if any(part in name for part in ("GH200", "GB200", "GB300")):
+        covers = [f"module {name}, its CPU too where the driver counts it"]
+    if mig is not None and mig[0]:
+        covers.append("all its MIG instances together")
+    return CounterFacts(
+        name=f"nvml/{place}",
+        covers=", ".join(covers),
+        scope="board",
+        why=_WHY,
+        # Peaks of milliseconds pass the limit; averages do not, so twice the limit cannot be true.
+        max_watts=2.0 * limit_mw[1] / 1000 if limit_mw is not None and limit_mw[1] > 0 else 5_000.0,
+        resolution_s=0.1,
+        shortest_s=1.0,
+    )
+
+
+def _told(library: Any, function: str, handle: Any) -> Any:
+    """What the library tells of a board; None when it does not."""
+    try:
+        return getattr(library, function)(handle)
+    except (library.NVMLError, AttributeError):
+        return None
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
