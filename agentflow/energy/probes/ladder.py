@@ -7,7 +7,7 @@ AMD SMI, each beside the processor's.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentflow.energy.interval import Energy
@@ -60,4 +60,5 @@ def total(windows: Iterable[Window]) -> Energy | None:
     whole = known[0]
     for part in known[1:]:
         whole = whole + part
-    return whole
+    # A processor's host figure beside a bare board is the host's: nothing here has seen the building.
+    return replace(whole, scope="board" if all(part.scope == "board" for part in known) else "host")

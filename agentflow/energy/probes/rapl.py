@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,10 +59,9 @@ def find(root: Path = POWERCAP) -> Found:
     zones = [path for path in _children(root) if _ZONE.match(path.name)]
     if not zones:
         return Found(absent=(_nothing_under(root),))
-    unreadable = [path for path in zones if not _readable(path / "energy_uj")]
-    counters = list(_distinct(sorted((path for path in zones if path not in unreadable), key=_order)))
-    absent = (_forbidden(unreadable),) if unreadable else ()
-    return Found(tuple(counters), absent)
+    refused = {path: error for path in zones if (error := _refusal(path / "energy_uj")) is not None}
+    counters = tuple(_distinct(sorted((path for path in zones if path not in refused), key=_order)))
+    return Found(counters, (_refused(refused),) if refused else ())
 
 
 def _distinct(zones: list[Path]) -> Iterator[RaplCounter]:
@@ -126,9 +125,12 @@ def _nothing_under(root: Path) -> Absent:
     )
 
 
-def _forbidden(zones: list[Path]) -> Absent:
-    names = ", ".join(zone.name for zone in zones[:4]) + (", ..." if len(zones) > 4 else "")
-    return Absent("rapl", "no_permission", f"{len(zones)} domains ({names}) may not be read.", _READABLE_BY_ALL)
+def _refused(zones: Mapping[Path, OSError]) -> Absent:
+    names = [zone.name for zone in zones]
+    shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    if any(isinstance(error, PermissionError) for error in zones.values()):
+        return Absent("rapl", "no_permission", f"not readable: {shown} may be read by root alone.", _READABLE_BY_ALL)
+    return Absent("rapl", "failed", f"not readable: {shown}: {next(iter(zones.values())).strerror}.")
 
 
 def _children(root: Path) -> list[Path]:
@@ -138,12 +140,12 @@ def _children(root: Path) -> list[Path]:
         return []
 
 
-def _readable(file: Path) -> bool:
+def _refusal(file: Path) -> OSError | None:
     try:
         file.read_bytes()
-    except OSError:
-        return False
-    return True
+    except OSError as error:
+        return error
+    return None
 
 
 def _order(zone: Path) -> tuple[int, ...]:
