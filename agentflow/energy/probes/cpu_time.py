@@ -43,7 +43,7 @@ class CpuTime:
         self._facts = CounterFacts(
             name="cpu-time",
             covers=f"busy CPU seconds of {whose}; idle power is not in it",
-            scope="host",
+            scope=second.scope,
             provenance="modelled",
             low=second.low / second.mean,
             high=second.high / second.mean,

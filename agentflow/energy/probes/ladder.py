@@ -60,5 +60,5 @@ def total(windows: Iterable[Window]) -> Energy | None:
     whole = known[0]
     for part in known[1:]:
         whole = whole + part
-    # A processor's host figure beside a bare board is the host's: nothing here has seen the building.
-    return replace(whole, scope="board" if all(part.scope == "board" for part in known) else "host")
+    # With a bare board among them, nobody has seen all of what is around it: the sum claims no more than that.
+    return replace(whole, scope="board") if any(part.scope == "board" for part in known) else whole

@@ -110,14 +110,14 @@ def test_the_machine_is_the_sum_of_what_counts(tmp_path: Path):
     assert (whole.mean, whole.provenance, whole.scope) == (42.0, "measured", "board")
 
 
-def test_a_sum_with_a_modelled_part_is_modelled_and_of_the_host():
+def test_a_sum_with_a_modelled_part_is_modelled_and_claims_the_boards_alone():
     board = ScriptedCounter([Reading(0, 0.0), Reading(0, 0.0), Reading(5_000_000, 1.0)])
     prior = ScriptedCounter([Reading(0, 0.0), Reading(0, 0.0), Reading(1_000_000, 1.0)], CpuTime().facts)
     with Sampler([board, prior], period_s=600.0) as sampler:
         mark = sampler.mark()
         whole = total(sampler.since(mark))
     assert whole is not None
-    assert (whole.mean, whole.provenance, whole.scope) == (6.0, "modelled", "host")
+    assert (whole.mean, whole.provenance, whole.scope) == (6.0, "modelled", "board")
 
 
 def test_nothing_to_add_up_is_unknown():
