@@ -10,6 +10,8 @@
     ├── BudgetExceeded             a limit leaves no room for the next call
     └── RunError                   the run failed although the request was sound
         ├── CallFailed             every rung of a cascade was tried, none gave a valid reply
+        ├── CounterLost            an energy counter can no longer be read
+        ├── GridUnavailable        a live provider of grid figures gave none that can be used
         └── BackendError           a model server failed
             ├── BackendUnavailable nothing was generated: safe to try again, nothing to pay
             ├── BackendTimeout     no full reply in time; what it cost is not known
@@ -37,7 +39,9 @@ __all__ = [
     "ConfigError",
     "ConnectionDropped",
     "ContextOverflow",
+    "CounterLost",
     "FetchRefused",
+    "GridUnavailable",
     "Refusal",
     "RequestRejected",
     "RunError",
@@ -109,6 +113,14 @@ class RunError(AgentflowError):
 
 class CallFailed(RunError):
     """Every rung that the budget allowed was tried, and none gave a valid reply."""
+
+
+class CounterLost(RunError):
+    """An energy counter that was readable no longer is. Windows across it have no figure, and say why."""
+
+
+class GridUnavailable(RunError):
+    """A live provider of carbon or prices is down, slow, out of date or talks nonsense. Yearly averages serve instead."""
 
 
 class BackendError(RunError):

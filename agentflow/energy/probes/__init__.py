@@ -16,7 +16,7 @@ Example:
     True
 """
 
-from agentflow.energy.probes.counter import Absent, Counter, CounterFacts, CounterLost, Found, Reading
+from agentflow.energy.probes.counter import Absent, Counter, CounterFacts, Found, Reading
 from agentflow.energy.probes.ladder import Survey, survey, total
 from agentflow.energy.probes.sampler import Sampler
 from agentflow.energy.probes.window import Window
@@ -25,7 +25,6 @@ __all__ = [
     "Absent",
     "Counter",
     "CounterFacts",
-    "CounterLost",
     "Found",
     "Reading",
     "Sampler",

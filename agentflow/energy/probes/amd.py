@@ -12,7 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from agentflow.energy.probes.counter import Absent, CounterFacts, CounterLost, Found, Reading
+from agentflow.energy.probes.counter import Absent, CounterFacts, Found, Reading
+from agentflow.errors import CounterLost
 
 _NO_LIBRARY = Absent(
     "amd",

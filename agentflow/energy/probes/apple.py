@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, cast
 from xml.parsers.expat import ExpatError
 
-from agentflow.energy.probes.counter import Absent, CounterFacts, CounterLost, Found, Reading
+from agentflow.energy.probes.counter import Absent, CounterFacts, Found, Reading
+from agentflow.errors import CounterLost
 
 TOOL = "/usr/bin/powermetrics"
 _COMMAND = (TOOL, "--samplers", "cpu_power,gpu_power", "-i", "1000", "-f", "plist")

@@ -1,7 +1,7 @@
 """What every probe offers: a counter of microjoules that can be read, or the reason why there is none.
 
 A counter is read again and again; the difference of two readings is what its device used in between. What a reading
-means between two looks (wraps, gaps, jumps) is decided in ``window``. May import interval and errors.
+means between two looks (wraps, gaps, jumps) is decided in ``window``. May import interval.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from agentflow.energy.interval import Provenance, Scope
-from agentflow.errors import AgentflowError
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +102,6 @@ class Absent:
     def __str__(self) -> str:
         """Why, and what to do."""
         return f"{self.probe}: {self.why}" + (f" {self.remedy}" if self.remedy else "")
-
-
-class CounterLost(AgentflowError):
-    """A counter that was readable no longer is. Stays inside the probes: the window says so with a reason code."""
 
 
 @dataclass(frozen=True, slots=True)

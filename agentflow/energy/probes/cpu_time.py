@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from agentflow.energy.estimate import CallFacts, EnergyProfile
-from agentflow.energy.probes.counter import CounterFacts, CounterLost, Reading
+from agentflow.energy.probes.counter import CounterFacts, Reading
+from agentflow.errors import CounterLost
 from agentflow.energy.profiles import CpuProfile
 from agentflow.messages import Timings, TokenUsage
 

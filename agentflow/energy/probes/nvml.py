@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from agentflow.energy.probes.counter import Absent, CounterFacts, CounterLost, Found, Reading
+from agentflow.energy.probes.counter import Absent, CounterFacts, Found, Reading
+from agentflow.errors import CounterLost
 
 _WHY = (
     "NVML taken to be within 5 %: on A100 and H100 the sensor sees about a quarter of the time (arXiv 2312.02741), "

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentflow.energy.probes.counter import Absent, CounterFacts, CounterLost, Found, Reading
+from agentflow.energy.probes.counter import Absent, CounterFacts, Found, Reading
+from agentflow.errors import CounterLost
 
 POWERCAP = Path("/sys/class/powercap")
 

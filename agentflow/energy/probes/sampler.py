@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from agentflow.energy.probes.counter import Counter, CounterLost
+from agentflow.energy.probes.counter import Counter
+from agentflow.errors import CounterLost
 from agentflow.energy.probes.window import Place, Track, Window, between
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from agentflow.energy.probes import CounterFacts, CounterLost, Reading
+from agentflow.energy.probes import CounterFacts, Reading
+from agentflow.errors import CounterLost
 
 FACTS = CounterFacts("made", "a made counter", "board", max_watts=1_000.0)
 

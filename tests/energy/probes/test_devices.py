@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from agentflow.energy.probes import CounterLost, Sampler, amd, apple, nvml
+from agentflow.energy.probes import Sampler, amd, apple, nvml
+from agentflow.errors import CounterLost
 
 
 class NvidiaLibrary:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agentflow.energy.probes import CounterLost, rapl
+from agentflow.energy.probes import rapl
+from agentflow.errors import CounterLost
 from tests.energy.probes.made import zone
 
 
