@@ -17,6 +17,7 @@ _COMMANDS = {
     "research": "Answer a question from sources, with citations that are verified.",
     "report": "Print the report of an earlier job.",
     "models": "List the configured models: price, energy, latency, whether each can be reached.",
+    "energy": "Joules: measure this machine, and say what can be measured here.",
     "doctor": "Say what is missing, and how to get it.",
 }
 

@@ -90,7 +90,12 @@ async def page(request: web.Request) -> web.StreamResponse:
         return web.Response(text=LLAMACPP, status=200 if known else 401)
     if kind == "endless":
         return await endless(request)
-    pages = {"garbage": '# TYPE a counter\na{b="c 1 2 3 }}}\x00', "html": "<html>", "other": "up 1\n", "llamacpp": LLAMACPP}
+    pages = {
+        "garbage": '# TYPE a counter\na{b="c 1 2 3 }}}\x00',
+        "html": "<html>",
+        "other": "up 1\n",
+        "llamacpp": LLAMACPP,
+    }
     return web.Response(text=pages[kind])
 
 

@@ -1,8 +1,8 @@
 """The grid: grams of CO2 equivalent, the price of power and water, for joules used in a place at a time.
 
-    figures    what a figure is, and a place      averages   yearly figures that ship, PUE, water
-    hourly     tables of hours that you bring     live       providers over HTTP
-    emissions  from joules to grams, dollars and litres
+figures    what a figure is, and a place      averages   yearly figures that ship, PUE, water
+hourly     tables of hours that you bring     live       providers over HTTP
+emissions  from joules to grams, dollars and litres
 """
 
 from agentflow.energy.grid.averages import Region, pue, region, regions, wue, yearly_carbon

@@ -82,9 +82,7 @@ def yearly_carbon(code: str = WORLD) -> GridFigure:
     place = region(code)
     notes = () if place.code != WORLD else ("nobody said where: from the cleanest country to the dirtiest",)
     start = datetime(place.year, 1, 1, tzinfo=UTC)
-    return GridFigure(
-        place.g_per_kwh, "g/kWh", "year", start, place.counts, f"{place.name}: {place.source}", notes
-    )
+    return GridFigure(place.g_per_kwh, "g/kWh", "year", start, place.counts, f"{place.name}: {place.source}", notes)
 
 
 def pue(provider: str = "unknown") -> Range:

@@ -99,7 +99,10 @@ def emissions(
     building, assumed = _of_the_building(energy, place)
     market = None if contract_g_per_kwh is None else building * (contract_g_per_kwh / JOULES_PER_KWH)
     return Emissions(
-        _times(building, figure.value, 1 / JOULES_PER_KWH), market, figure.counts, (*assumed, str(figure), *figure.notes)
+        _times(building, figure.value, 1 / JOULES_PER_KWH),
+        market,
+        figure.counts,
+        (*assumed, str(figure), *figure.notes),
     )
 
 

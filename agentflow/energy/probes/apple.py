@@ -51,6 +51,7 @@ class AppleCounter:
             why="powermetrics' own model of the chip, taken to be within 15 %; this probe was not tested on hardware",
             max_watts=1_000.0,
             resolution_s=1.0,
+            grain_uj=1_000.0,
             shortest_s=3.0,
         )
 

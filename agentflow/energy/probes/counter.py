@@ -41,6 +41,7 @@ class CounterFacts:
         max_watts: more than this, on average between two readings, cannot be true.
         wraps_at_uj: the highest value before it starts again at zero, microjoules; None when it does not.
         resolution_s: how old a value may be, because the device refreshes it only so often.
+        grain_uj: the step that the figure goes up by, microjoules: a window may be off by so much.
         shortest_s: windows shorter than this give no figure.
         counted: whether it belongs in the machine's total; a part that another counter includes does not.
     """
@@ -55,6 +56,7 @@ class CounterFacts:
     max_watts: float = 5_000.0
     wraps_at_uj: int | None = None
     resolution_s: float = 0.001
+    grain_uj: float = 100.0
     shortest_s: float = 0.01
     counted: bool = True
 

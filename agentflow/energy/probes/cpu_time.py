@@ -35,11 +35,10 @@ class CpuTime:
     def __init__(
         self, profile: EnergyProfile | None = None, *, stat: Path = PROC_STAT, cores: int | None = None
     ) -> None:
-        second = (profile or CpuProfile()).estimate(
-            CallFacts(TokenUsage(), Timings(total_s=1.0, cpu_s=1.0))
-        )
+        second = (profile or CpuProfile()).estimate(CallFacts(TokenUsage(), Timings(total_s=1.0, cpu_s=1.0)))
         self._stat = stat if stat.is_file() else None
         self._joules = second.mean
+        count = cores or os.cpu_count() or 1
         whose = "this process alone" if self._stat is None else "the whole machine"
         self._facts = CounterFacts(
             name="cpu-time",
@@ -49,9 +48,10 @@ class CpuTime:
             low=second.low / second.mean,
             high=second.high / second.mean,
             why="; ".join(second.assumed),
-            max_watts=second.mean * (cores or os.cpu_count() or 1) * 1.1,
+            max_watts=second.mean * count * 1.1,
             # The kernel counts in ticks of a hundredth of a second, each processor for itself.
             resolution_s=0.05,
+            grain_uj=0.01 * count * second.mean * 1e6,
             shortest_s=0.1,
         )
 

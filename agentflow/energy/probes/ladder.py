@@ -42,7 +42,9 @@ def survey(powercap: Path = rapl.POWERCAP) -> Survey:
     gpus = tuple(counter for found in boards for counter in found.counters)
     if any(counter.facts.counted for counter in measured):
         return Survey((*measured, *gpus), absent, f"the processor is measured by {measured[0].facts.name}")
-    because = "; ".join(one.why.rstrip(".") for one in absent if one.probe in ("rapl", "apple") and one.why != "not a Mac.")
+    because = "; ".join(
+        one.why.rstrip(".") for one in absent if one.probe in ("rapl", "apple") and one.why != "not a Mac."
+    )
     return Survey(
         (CpuTime(), *measured, *gpus), absent, f"the processor is modelled from busy CPU seconds, because {because}"
     )

@@ -20,7 +20,10 @@ _WHY = (
     "so repeat short measurements"
 )
 _NO_LIBRARY = Absent(
-    "nvml", "no_library", "the library nvidia-ml-py is not installed.", "pip install 'agentflow[gpu]', if there is a GPU."
+    "nvml",
+    "no_library",
+    "the library nvidia-ml-py is not installed.",
+    "pip install 'agentflow[gpu]', if there is a GPU.",
 )
 
 
@@ -83,7 +86,9 @@ def _counters(library: Any, boards: list[Any]) -> Iterator[NvmlCounter | Absent]
             library.nvmlDeviceGetTotalEnergyConsumption(handle)
         except library.NVMLError as error:
             why = f"board {place} ({name}) has no energy counter: {_text(error)}."
-            yield Absent("nvml", "no_counter", why, "Boards before Volta have none; in virtual machines it may be hidden.")
+            yield Absent(
+                "nvml", "no_counter", why, "Boards before Volta have none; in virtual machines it may be hidden."
+            )
             continue
         yield NvmlCounter(_facts(library, place, handle, name), library, handle)
 
@@ -104,6 +109,7 @@ def _facts(library: Any, place: int, handle: Any, name: str) -> CounterFacts:
         # Peaks of milliseconds pass the limit; averages do not, so twice the limit cannot be true.
         max_watts=2.0 * limit_mw[1] / 1000 if limit_mw is not None and limit_mw[1] > 0 else 5_000.0,
         resolution_s=0.1,
+        grain_uj=1_000.0,
         shortest_s=1.0,
     )
 

@@ -117,7 +117,8 @@ def _facts(zone: Path, name: str) -> CounterFacts:
 def _nothing_under(root: Path) -> Absent:
     if not root.is_dir():
         why = f"there is no {root}: a virtual machine, a container without it, or not Linux."
-        return Absent("rapl", "no_device", why, "Measure on the machine itself; until then a prior stands in.")
+        remedy = "In a container: mount the host's /sys/devices/virtual/powercap, and name that folder."
+        return Absent("rapl", "no_device", why, remedy)
     return Absent(
         "rapl",
         "no_device",

@@ -148,15 +148,18 @@ class Window:
         return None if self.microjoules is None or self.seconds <= 0 else self.microjoules / 1e6 / self.seconds
 
     def energy(self) -> Energy | None:
-        """The joules as a 90 % interval: the counter's own error, and one refresh more or less at the window's ends.
+        """The joules as a 90 % interval; None when the window is not valid: unknown is not zero.
 
-        None when the window is not valid: unknown is not zero.
+        The ends are the counter's own error, with one refresh and one grain more or less at the window's ends. So a
+        counter that did not move has used between nothing and a grain, not nothing.
         """
         if self.microjoules is None:
             return None
         joules = self.microjoules / 1e6
         stale = min(self.facts.resolution_s / self.seconds, 1.0) if self.seconds > 0 else 1.0
-        low, high = joules * max(self.facts.low - stale, 0.0), joules * (self.facts.high + stale)
+        grain = self.facts.grain_uj / 1e6
+        low = max(joules - grain, 0.0) * max(self.facts.low - stale, 0.0)
+        high = (joules + grain) * (self.facts.high + stale)
         assumed = (f"{self.facts.name}, {self.facts.covers}", self.facts.why)
         return Energy(joules, low, high, self.facts.provenance, self.facts.scope, assumed)
 

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentflow.energy.grid import HourlyTable, Place, emissions, power_cost, pue, region, regions, water, wue, yearly_carbon
+from agentflow.energy.grid import (
+    HourlyTable,
+    Place,
+    emissions,
+    power_cost,
+    pue,
+    region,
+    regions,
+    water,
+    wue,
+    yearly_carbon,
+)
 from agentflow.energy.interval import Energy
 from agentflow.errors import ConfigError
 from tests.conftest import PROJECT

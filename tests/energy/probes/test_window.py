@@ -30,9 +30,19 @@ def test_a_window_is_the_difference_of_two_readings():
     energy = window.energy()
     assert energy is not None
     assert (energy.mean, energy.provenance, energy.scope) == (20.0, "measured", "board")
-    # 5 % of the counter, and a refresh of 1 ms in 2 s.
-    assert energy.low == pytest.approx(20 * (0.95 - 0.0005))
-    assert energy.high == pytest.approx(20 * (1.05 + 0.0005))
+    # 5 % of the counter, a refresh of 1 ms in 2 s, a grain of 100 microjoules.
+    assert energy.low == pytest.approx((20 - 0.0001) * (0.95 - 0.0005))
+    assert energy.high == pytest.approx((20 + 0.0001) * (1.05 + 0.0005))
+
+
+def test_a_counter_that_did_not_move_has_used_up_to_a_grain():
+    track = track_of(Reading(5, 0.0))
+    start = track.place
+    track.add(Reading(5, 1.0))
+    energy = between(track, start).energy()
+    assert energy is not None
+    assert (energy.low, energy.mean) == (0.0, 0.0)
+    assert energy.high > 100e-6
 
 
 def test_a_wrap_is_carried_over():
