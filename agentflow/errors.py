@@ -120,7 +120,7 @@ class CounterLost(RunError):
 
 
 class GridUnavailable(RunError):
-    """A live provider of carbon or prices is down, slow, out of date or talks nonsense. Yearly averages serve instead."""
+    """A live provider of carbon or prices is down, slow, out of date or talks nonsense; a yearly average serves."""
 
 
 class BackendError(RunError):

@@ -293,7 +293,7 @@ def load_of_reply(body: Mapping[str, Any]) -> ServerLoad:
     """What one reply says of its own speed: llama.cpp's ``timings``, or vLLM's ``metrics``.
 
     Args:
-        body: the reply's JSON, or a stream's last chunk. vLLM sends ``metrics`` with --enable-per-request-metrics alone.
+        body: the reply's JSON, or a stream's last chunk. vLLM needs --enable-per-request-metrics to send ``metrics``.
     """
     timings, metrics = _mapping(body.get("timings")), _mapping(body.get("metrics"))
     if timings:

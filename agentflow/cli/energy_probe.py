@@ -48,8 +48,8 @@ class Measurement:
 def command(seconds: float, as_json: bool, powercap: Path) -> None:
     """Measure this machine for some seconds, and say what can be measured here.
 
-    Every probe is listed: what it counted, or why it cannot be read and what to do. Leave the machine alone meanwhile to
-    learn its idle power, or run your work beside it to learn what that draws.
+    Every probe is listed: what it counted, or why it cannot be read and what to do. Leave the machine alone meanwhile
+    to learn its idle power, or run your work beside it to learn what that draws.
     """
     if math.isnan(seconds):
         raise click.BadParameter("nan is not a number of seconds.", param_hint="--seconds")

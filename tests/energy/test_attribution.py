@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -36,7 +37,7 @@ def test_who_did_more_never_pays_less(measured: int, weights: dict[str, float]):
     shared = attribute(measured, weights).calls
     if any(weights.values()):
         ordered = sorted(weights, key=weights.__getitem__)
-        for less, more in zip(ordered, ordered[1:], strict=False):
+        for less, more in itertools.pairwise(ordered):
             assert shared[less] <= shared[more] or weights[less] == weights[more]
 
 

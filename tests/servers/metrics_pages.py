@@ -47,8 +47,8 @@ FIRST = {
     "gaps": 114.0, "gap_s": 2.0,
 }  # fmt: skip
 SECOND = {
-    "running": 4.0, "prompt": 3264.0, "cached": 1396.0, "computed": 1868.0, "output": 922.0, "flop": 5e12, "steps": 322.0,
-    "gaps": 906.0, "gap_s": 9.92,
+    "running": 4.0, "prompt": 3264.0, "cached": 1396.0, "computed": 1868.0, "output": 922.0, "flop": 5e12,
+    "steps": 322.0, "gaps": 906.0, "gap_s": 9.92,
 }  # fmt: skip
 
 LLAMACPP = """\

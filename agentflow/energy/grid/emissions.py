@@ -83,8 +83,8 @@ def emissions(
             leave their host out, and the result says so.
         place: where.
         at: when, with its time zone; unknown when None.
-        carbon: a table of hours, or a figure that a live provider gave. Where it knows nothing of that hour, and when it
-            is None, the yearly average serves and the result says so.
+        carbon: a table of hours, or a figure that a live provider gave. Where it knows nothing of that hour, and when
+            it is None, the yearly average serves and the result says so.
         contract_g_per_kwh: by a contract for power: gives the market's figure beside the location's.
 
     Raises:

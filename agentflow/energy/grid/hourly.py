@@ -88,7 +88,7 @@ def _cells(path: Path) -> Iterator[tuple[int, datetime, str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(rows, [])]
+            header = [name.strip() for name in next(rows, list[str]())]
             long = [name.lower() for name in header] == ["hour", "region", "value"]
             for row in rows:
                 if row:

@@ -8,9 +8,11 @@ times resolution is microjoules (AMD SMI reference; not supported in virtual mac
 from __future__ import annotations
 
 import importlib
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from agentflow.energy.probes.counter import Absent, CounterFacts, Found, Reading
 from agentflow.errors import CounterLost
@@ -89,13 +91,11 @@ def _facts(place: int) -> CounterFacts:
     )
 
 
-def _microjoules(answer: Any) -> float | int:
+def _microjoules(answer: object) -> float | int:
+    told = cast("Mapping[str, object]", answer) if isinstance(answer, dict) else {}
     # The accumulator's key was "power" before ROCm 6.
-    if not isinstance(answer, dict):
-        return float("nan")
-    ticks = answer.get("energy_accumulator", answer.get("power"))
-    resolution = answer.get("counter_resolution")
+    ticks, resolution = told.get("energy_accumulator", told.get("power")), told.get("counter_resolution")
     if not isinstance(ticks, int | float) or not isinstance(resolution, int | float):
-        return float("nan")
+        return math.nan
     figure = ticks * resolution
-    return round(figure) if figure == figure and abs(figure) != float("inf") else float("nan")
+    return round(figure) if math.isfinite(figure) else math.nan

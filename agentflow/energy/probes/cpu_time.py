@@ -11,8 +11,8 @@ from pathlib import Path
 
 from agentflow.energy.estimate import CallFacts, EnergyProfile
 from agentflow.energy.probes.counter import CounterFacts, Reading
-from agentflow.errors import CounterLost
 from agentflow.energy.profiles import CpuProfile
+from agentflow.errors import CounterLost
 from agentflow.messages import Timings, TokenUsage
 
 PROC_STAT = Path("/proc/stat")

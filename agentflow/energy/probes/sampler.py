@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from agentflow.energy.probes.counter import Counter
-from agentflow.errors import CounterLost
 from agentflow.energy.probes.window import Place, Track, Window, between
+from agentflow.errors import CounterLost
 
 
 class Sampler:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agentflow.energy.probes import CounterFacts, Reading, Sampler, rapl, survey, total
+from agentflow.energy.probes import Counter, CounterFacts, Reading, Sampler, rapl, survey, total
 from agentflow.energy.probes.cpu_time import CpuTime
 from tests.energy.probes.made import FACTS, ScriptedCounter, zone
 
@@ -90,7 +90,7 @@ def test_the_machine_is_the_sum_of_what_counts(tmp_path: Path):
     class AtSeconds:
         """The same file, on a clock that a test can set."""
 
-        def __init__(self, counter: rapl.RaplCounter) -> None:
+        def __init__(self, counter: Counter) -> None:
             self.facts: CounterFacts = counter.facts
             self.counter = counter
 
