@@ -6,7 +6,10 @@ import importlib
 
 import click
 
-_COMMANDS = {"probe": ("energy_probe", "Measure this machine for some seconds, and say what can be measured here.")}
+_COMMANDS = {
+    "probe": ("energy_probe", "Measure this machine for some seconds, and say what can be measured here."),
+    "plot": ("energy_plot", "Draw the joules of an earlier job by stage."),
+}
 
 
 class _EnergyGroup(click.Group):

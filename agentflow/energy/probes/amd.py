@@ -92,7 +92,7 @@ def _facts(place: int) -> CounterFacts:
 
 
 def _microjoules(answer: object) -> float | int:
-    told = cast("Mapping[str, object]", answer) if isinstance(answer, dict) else {}
+    told: Mapping[str, object] = cast("dict[str, object]", answer) if isinstance(answer, dict) else {}
     # The accumulator's key was "power" before ROCm 6.
     ticks, resolution = told.get("energy_accumulator", told.get("power")), told.get("counter_resolution")
     if not isinstance(ticks, int | float) or not isinstance(resolution, int | float):
