@@ -13,6 +13,7 @@ import click
 
 from agentflow.energy.interval import Energy, format_joules
 from agentflow.energy.probes import Absent, Sampler, Survey, Window, survey, total
+from agentflow.energy.probes.polled import CrossCheck, cross_checks
 from agentflow.energy.probes.rapl import POWERCAP
 
 
@@ -76,6 +77,7 @@ def for_people(measurement: Measurement) -> list[str]:
     lines = [f"{measurement.survey.served_by[0].upper()}{measurement.survey.served_by[1:]}."]
     for window in measurement.windows:
         lines += ["", *_window_lines(window)]
+    lines += [line for check in cross_checks(measurement.windows) for line in ("", _check_line(check))]
     whole = measurement.total
     idle = ", idle power left out" if any(w.facts.provenance == "modelled" for w in measurement.windows) else ""
     lines += ["", f"Together{idle}: {whole if whole is not None else 'not known, since a part of it is not'}"]
@@ -90,6 +92,10 @@ def as_record(measurement: Measurement) -> dict[str, object]:
     return {
         "served_by": measurement.survey.served_by,
         "probes": [window.as_record() | {"joules": _joules(window.energy())} for window in measurement.windows],
+        "cross_checks": [
+            {"counter": check.counter, "difference": check.difference, "agrees": check.agrees}
+            for check in cross_checks(measurement.windows)
+        ],
         "absent": [
             {"probe": one.probe, "reason": one.reason, "why": one.why, "remedy": one.remedy}
             for one in measurement.survey.absent
@@ -100,7 +106,7 @@ def as_record(measurement: Measurement) -> dict[str, object]:
 
 def _window_lines(window: Window) -> list[str]:
     facts, energy = window.facts, window.energy()
-    head = click.style(facts.name, bold=True) + ("" if facts.counted else " (inside another; not added)")
+    head = click.style(facts.name, bold=True) + ("" if facts.counted else " (beside or inside another; not added)")
     if energy is None or window.watts is None:
         return [f"{head}: no figure", f"  {window.detail}"]
     ends = f"{format_joules(energy.low)} to {format_joules(energy.high)}, {energy.provenance}"
@@ -111,6 +117,11 @@ def _window_lines(window: Window) -> list[str]:
         f"  covers {facts.covers}",
         f"  {facts.why}",
     ]
+
+
+def _check_line(check: CrossCheck) -> str:
+    verdict = "they agree" if check.agrees else "over 5 %: measure longer; if it stays, one of them is wrong"
+    return f"{check.counter}: its polled power says {check.difference:+.1%} ({verdict})"
 
 
 def _idle(window: Window) -> str:

@@ -83,7 +83,13 @@ def joules_by_batch(path: Path, band: Band, points: Sequence[Points] = (), *, ti
     for number, series in enumerate(points):
         colour, marker = _SERIES[number % len(_SERIES)]
         axes.plot(
-            series.batches, series.joules, linestyle="", marker=marker, markersize=5, color=colour, label=_plain(series.label)
+            series.batches,
+            series.joules,
+            linestyle="",
+            marker=marker,
+            markersize=5,
+            color=colour,
+            label=_plain(series.label),
         )
     axes.set(xscale="log", yscale="log", title=_plain(title))
     axes.set_xlabel("batch (sequences decoded together)")
@@ -124,8 +130,9 @@ def joules_by_stage(path: Path, stages: Mapping[str, Energy], *, title: str) -> 
             format_joules(energy.mean), (end, place), xytext=(7, 0), textcoords="offset points", va="center", fontsize=9
         )
     used = {energy.provenance for energy in stages.values() if energy.mean > 0}
-    for provenance in sorted(used):
-        colour, marker, label = _LABELS[provenance]
+    for provenance, (colour, marker, label) in _LABELS.items():
+        if provenance not in used:
+            continue
         axes.plot([], [], color=colour, marker=marker, markersize=7, linewidth=3, alpha=0.8, label=label)
     axes.set(xscale="log", xlim=(left, right), ylim=(len(names) - 0.5, -0.5), title=_plain(title))
     axes.set_yticks(range(len(names)), [_plain(name) for name in names])
@@ -177,8 +184,11 @@ def _plain_ticks(
     """Ticks at the powers of the base and their multiples, written out instead of as powers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+    def write(value: float, _: int | None) -> str:
+        return written(value)
+
     axis.set_major_locator(LogLocator(base=base, subs=tuple(subs), numticks=15))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: written(value)))
+    axis.set_major_formatter(FuncFormatter(write))
     axis.set_minor_locator(NullLocator())
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 
 from agentflow.cli.energy import command
 from agentflow.cli.energy_probe import Measurement, for_people
-from agentflow.energy.probes import Absent, Counter, Reading, Sampler, Survey
+from agentflow.energy.probes import Absent, Counter, Reading, Sampler, Survey, Window
 from tests.energy.probes.made import FACTS, ScriptedCounter, zone
 
 
@@ -33,7 +34,7 @@ def test_with_rapl_its_packages_are_shown_and_their_parts_are_not_added(tmp_path
     zone(tmp_path, "intel-rapl:0:0", "core", 5)
     result = run("--powercap", str(tmp_path))
     assert "The processor is measured by rapl/package-0." in result.output
-    assert "rapl/package-0/core (inside another; not added)" in result.output
+    assert "rapl/package-0/core (beside or inside another; not added)" in result.output
     assert "cpu-time" not in result.output
     assert "Together: 0 J (0 J to " in result.output
 
@@ -77,3 +78,11 @@ def test_a_lost_counter_is_told_and_its_sum_is_not_known():
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "x"])
 def test_seconds_that_are_none_are_refused(seconds: str):
     assert CliRunner().invoke(command, ["probe", "--seconds", seconds]).exit_code == 2
+
+
+def test_a_counter_and_its_polled_power_are_compared():
+    whole = Window(replace(FACTS, name="nvml/0"), 10.0, 1_000_000_000, "ok")
+    polled = Window(replace(FACTS, name="nvml/0/polled", counted=False), 10.0, 1_200_000_000, "ok")
+    text = "\n".join(for_people(Measurement(Survey((), (), "the board is measured"), (whole, polled))))
+    assert "nvml/0: its polled power says +20.0% (over 5 %" in text
+    assert "Together: 1 kJ" in text

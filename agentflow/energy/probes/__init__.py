@@ -4,7 +4,7 @@
     sampler   a thread that looks            ladder    which counters serve here, and their sum
     rapl      Intel and AMD processors       nvml      NVIDIA boards
     amd       AMD boards (untested)          apple     Apple silicon (untested)
-    cpu_time  the prior that stands in
+    cpu_time  the prior that stands in       polled    watts, added up: instead of a counter or to check one
 
 Example:
     >>> from agentflow.energy.probes import Sampler, survey, total

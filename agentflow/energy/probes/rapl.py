@@ -20,6 +20,7 @@ from agentflow.errors import CounterLost
 POWERCAP = Path("/sys/class/powercap")
 
 _ZONE = re.compile(r"^(?:intel-rapl|intel-rapl-mmio|amd-rapl):\d+(?::\d+)?$")
+_FOLDER = re.compile(r"^(?:intel-rapl|intel-rapl-mmio|amd-rapl)(?::\d+){0,2}$")
 _DIE = re.compile(r"-die-\d+$")
 _READABLE_BY_ALL = (
     "Let everybody read it until the next start: sudo chmod a+r /sys/class/powercap/*rapl*/energy_uj (root alone reads "
@@ -57,21 +58,32 @@ def find(root: Path = POWERCAP) -> Found:
     Args:
         root: the powercap folder, for a machine that mounts it elsewhere.
     """
-    zones = [path for path in _children(root) if _ZONE.match(path.name)]
+    zones = _zones(root)
     if not zones:
         return Found(absent=(_nothing_under(root),))
-    refused = {path: error for path in zones if (error := _refusal(path / "energy_uj")) is not None}
-    counters = tuple(_distinct(sorted((path for path in zones if path not in refused), key=_order)))
+    refused = {path: error for path in zones.values() if (error := _refusal(path / "energy_uj")) is not None}
+    counters = tuple(_distinct({name: path for name, path in zones.items() if path not in refused}))
     return Found(counters, (_refused(refused),) if refused else ())
 
 
-def _distinct(zones: list[Path]) -> Iterator[RaplCounter]:
+def _zones(root: Path, depth: int = 3) -> dict[str, Path]:
+    """Domains by the name of their folder, which is unique: all side by side, or each inside what it is a part of."""
+    found: dict[str, Path] = {}
+    for path in _children(root):
+        if _ZONE.match(path.name):
+            found[path.name] = path
+        if depth > 1 and _FOLDER.match(path.name):
+            found = _zones(path, depth - 1) | found
+    return found
+
+
+def _distinct(zones: Mapping[str, Path]) -> Iterator[RaplCounter]:
     """A counter for each domain; those that show the same register again are left out."""
     packages: dict[str, list[RaplCounter]] = {}
-    for zone in zones:
-        name = _name(zone)
-        counter = RaplCounter(_facts(zone, name), zone / "energy_uj")
-        if not name.startswith("package"):
+    for zone in sorted(zones.values(), key=_order):
+        name, above = _name(zone), zones.get(zone.name.rsplit(":", 1)[0])
+        counter = RaplCounter(_facts(zone, name, above), zone / "energy_uj")
+        if not counter.facts.counted:
             yield counter
             continue
         # The same package shows up by registers and by mapped memory, and every die of it may show the whole package.
@@ -91,16 +103,15 @@ def _mirrors(one: RaplCounter, other: RaplCounter) -> bool:
     return before.microjoules <= between.microjoules <= after.microjoules
 
 
-def _facts(zone: Path, name: str) -> CounterFacts:
+def _facts(zone: Path, name: str, above: Path | None) -> CounterFacts:
     package = name.startswith("package")
-    inside = zone.name.count(":") == 2
     covers = {
         "core": "the cores, a part of the package",
         "uncore": "the graphics, a part of the package",
         "dram": "the memory; on some parts inside the package's figure",
         "psys": "the platform, packages included",
     }.get(name, f"processor {name}: cores, cache, memory controller" if package else f"domain {name}")
-    label = f"{_name(zone.parent / zone.name.rsplit(':', 1)[0])}/{name}" if inside else name
+    label = name if above is None else f"{_name(above)}/{name}"
     wraps = _number(zone / "max_energy_range_uj")
     return CounterFacts(
         name=f"rapl/{label}",

@@ -46,6 +46,11 @@ class NvidiaLibrary:
             raise self.NVMLError("Not Supported")
         return handle["millijoules"]
 
+    def nvmlDeviceGetPowerUsage(self, handle: dict[str, Any]) -> int:
+        if handle.get("milliwatts") is None:
+            raise self.NVMLError("Not Supported")
+        return handle["milliwatts"]
+
     def nvmlDeviceGetPowerManagementLimitConstraints(self, handle: dict[str, Any]) -> list[int]:
         return [100_000, handle["limit_mw"]]
 
@@ -68,6 +73,24 @@ def test_nvidia_boards_count_in_millijoules_and_need_a_second():
     assert "its CPU too" in second.facts.covers
     assert (first.facts.shortest_s, first.facts.max_watts, first.facts.scope) == (1.0, 1400.0, "board")
     assert (found.absent[0].reason, "Tesla P100" in found.absent[0].why) == ("no_counter", True)
+
+
+def test_a_board_without_a_counter_is_polled_and_one_with_is_checked():
+    boards = [
+        {"name": "Tesla P100", "millijoules": None, "limit_mw": 250_000, "milliwatts": 30_000},
+        {"name": "NVIDIA L4", "millijoules": 9, "limit_mw": 72_000, "milliwatts": 20_000},
+    ]
+    found = nvml.find(NvidiaLibrary(boards))
+    assert [(counter.facts.name, counter.facts.counted) for counter in found.counters] == [
+        ("nvml/0/polled", True),
+        ("nvml/1", True),
+        ("nvml/1/polled", False),
+    ]
+    assert "polled instead" in str(found.absent[0])
+    assert found.counters[0].read().microjoules == 0
+    boards[0]["milliwatts"] = None
+    with pytest.raises(CounterLost):
+        found.counters[0].read()
 
 
 def test_a_nvidia_window_under_a_second_gives_no_figure():

@@ -37,6 +37,18 @@ def test_packages_are_counted_and_their_parts_are_not(tmp_path: Path):
     assert found.counters[0].read().microjoules == 1_000_000_000
 
 
+def test_domains_inside_each_other_are_found_as_those_side_by_side(tmp_path: Path):
+    zone(tmp_path / "intel-rapl", "intel-rapl:0", "package-0", 1_000)
+    zone(tmp_path / "intel-rapl" / "intel-rapl:0", "intel-rapl:0:0", "core", 400)
+    (tmp_path / "intel-rapl" / "intel-rapl:0" / "subsystem").symlink_to(tmp_path)
+    assert names(rapl.find(tmp_path)) == [("rapl/package-0", True), ("rapl/package-0/core", False)]
+    flat = tmp_path / "class"
+    flat.mkdir()
+    for path in (tmp_path / "intel-rapl" / "intel-rapl:0", tmp_path / "intel-rapl" / "intel-rapl:0" / "intel-rapl:0:0"):
+        (flat / path.name).symlink_to(path)
+    assert names(rapl.find(flat)) == [("rapl/package-0", True), ("rapl/package-0/core", False)]
+
+
 def test_one_package_by_registers_and_by_memory_is_one_counter(tmp_path: Path):
     zone(tmp_path, "intel-rapl-mmio:0", "package-0", 7)
     zone(tmp_path, "intel-rapl:0", "package-0", 9)
