@@ -22,6 +22,10 @@ BODIES: dict[str, Any] = {
     "STALE": {"datetime": f"{datetime.now(UTC) - timedelta(hours=9):%Y-%m-%dT%H:00:00.000Z}"},
     "ELSEWHERE": {"zone": "FR"},
     "DIRECT": {"emissionFactorType": "direct"},
+    "PAID": {"value": -20.0},
+    "NOUNIT": {"unit": None},
+    "DEAR": {"value": 1e9, "unit": "USD/MWh"},
+    "NOVALUE": {"value": "dear", "unit": "USD/MWh"},
     "SURE": {"isEstimated": False},
 }
 
@@ -46,7 +50,8 @@ async def maps(request: web.Request) -> web.StreamResponse:
     when = request.query.get("datetime") or f"{datetime.now(UTC):%Y-%m-%dT%H:00:00.000Z}"
     body = {
         "zone": zone, "carbonIntensity": 302, "datetime": when, "updatedAt": when,
-        "emissionFactorType": request.query["emissionFactorType"], "isEstimated": True,
+        "emissionFactorType": request.query.get("emissionFactorType"), "isEstimated": True,
+        "value": 80.0, "unit": "EUR/MWh",
     } | BODIES.get(zone, {})  # fmt: skip
     return web.json_response(body)
 
@@ -73,6 +78,7 @@ async def asked(_: web.Request) -> web.Response:
 async def serve() -> None:
     app = web.Application()
     app.router.add_get("/v3/carbon-intensity/{which}", maps)
+    app.router.add_get("/v3/price-day-ahead/{which}", maps)
     app.router.add_get("/intensity/{moment}", neso)
     app.router.add_get("/asked", asked)
     runner = web.AppRunner(app, handler_cancellation=True)

@@ -9,7 +9,7 @@ from agentflow.energy.grid.averages import Region, pue, region, regions, wue, ye
 from agentflow.energy.grid.emissions import Emissions, PowerCost, Water, emissions, power_cost, water
 from agentflow.energy.grid.figures import WORLD, GridFigure, Place
 from agentflow.energy.grid.hourly import HourlyTable
-from agentflow.energy.grid.live import ElectricityMaps, LiveCarbon, Neso, live_or_average
+from agentflow.energy.grid.live import ElectricityMaps, LiveCarbon, LivePrice, Neso, live_or_average
 
 __all__ = [
     "WORLD",
@@ -18,6 +18,7 @@ __all__ = [
     "GridFigure",
     "HourlyTable",
     "LiveCarbon",
+    "LivePrice",
     "Neso",
     "Place",
     "PowerCost",

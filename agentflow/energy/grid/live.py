@@ -1,7 +1,8 @@
-"""Live providers of carbon intensity over HTTP: the Electricity Maps API, and Great Britain's NESO API.
+"""Live providers over HTTP: carbon and prices by the Electricity Maps API, carbon by Great Britain's NESO API.
 
-Whatever they send is checked before it is believed. When one fails, is slow or out of date, the yearly average serves
-and says why. aiohttp is imported on first use. May import the grid's files.
+Whatever they send is checked before it is believed. When one fails, is slow or out of date, the yearly average of carbon
+serves and says why; of a price there is none, and it stays unknown. aiohttp is imported on first use. May import the
+grid's files.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _WAIT_S = 5.0
 _LONGEST_REPLY = 1_000_000
-_MOST_G = 2_500.0
+_MOST_G, _MOST_USD = 2_500.0, 100.0
 # Factor either side, assumed: of a figure that was observed, and of one that its provider estimated or forecast.
 _OBSERVED, _ESTIMATED = 1.2, 1.4
 _COUNTS: dict[str, Counts] = {"lifecycle": "life-cycle", "direct": "direct"}
@@ -36,6 +37,22 @@ class LiveCarbon(Protocol):
 
     async def carbon(self, place: Place, at: datetime) -> GridFigure:
         """Grams of CO2 equivalent per kilowatt-hour of a place in the hour of a moment.
+
+        Raises:
+            GridUnavailable: no figure that can be used; the message says why.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections. Closing twice changes nothing."""
+        ...
+
+
+class LivePrice(Protocol):
+    """A provider of the price of power by place and hour."""
+
+    async def price(self, place: Place, at: datetime) -> GridFigure:
+        """US dollars per kilowatt-hour of a place in the hour of a moment; may be below zero.
 
         Raises:
             GridUnavailable: no figure that can be used; the message says why.
@@ -120,13 +137,14 @@ class _JsonPage:
 
 
 class ElectricityMaps:
-    """The Electricity Maps API, version 3, or a server that speaks like it.
+    """The Electricity Maps API, version 3, or a server that speaks like it: carbon, and day-ahead prices.
 
     Args:
         token_env: the environment variable that holds the token; it never reaches a message.
         base_url: up to and including the version.
         counts: which factors to ask for: ``life-cycle``, or ``direct`` for operation alone.
         freshest: a figure further than this from the moment asked for is out of date.
+        usd_per: US dollars of one unit of each currency that prices come in; no rate is guessed.
     """
 
     def __init__(
@@ -136,10 +154,12 @@ class ElectricityMaps:
         base_url: str = "https://api.electricitymaps.com/v3",
         counts: Counts = "life-cycle",
         freshest: timedelta = timedelta(hours=2),
+        usd_per: Mapping[str, float] | None = None,
     ) -> None:
         self._page = _JsonPage(base_url, {"auth-token": os.environ.get(token_env, "")})
         self._counts: Counts = counts
         self._freshest = freshest
+        self._usd_per = {"USD": 1.0, **(usd_per or {})}
 
     async def carbon(self, place: Place, at: datetime) -> GridFigure:
         """The hour's figure; the latest one for a moment of the last hour, as it is published.
@@ -147,22 +167,43 @@ class ElectricityMaps:
         Raises:
             GridUnavailable: no figure that can be used; the message says why.
         """
-        asked = {"zone": place.zone_name, "emissionFactorType": self._counts.replace("-", "")}
-        hour = utc_hour(at)
-        recent = abs(datetime.now(UTC) - at) < timedelta(hours=1)
-        path = "carbon-intensity/latest" if recent else "carbon-intensity/past"
-        if not recent:
-            asked["datetime"] = f"{hour:%Y-%m-%dT%H:%MZ}"
-        reply = await self._page.get(f"{path}?{urlencode(asked)}")
-        if (zone := reply.get("zone")) != place.zone_name:
-            raise GridUnavailable(f"{self._page.where} answered for zone {zone!r:.40}, not {place.zone_name}")
-        hour = _fresh(self._page.where, _moment(self._page.where, reply.get("datetime")), at, self._freshest)
-        kind = reply.get("emissionFactorType")
-        counts = _COUNTS.get(str(kind), "not stated")
+        reply, hour = await self._ask("carbon-intensity", place, at, emissionFactorType=self._counts.replace("-", ""))
+        counts = _COUNTS.get(str(reply.get("emissionFactorType")), "not stated")
         if counts not in (self._counts, "not stated"):
             raise GridUnavailable(f"{self._page.where} answered with {counts} grams, not {self._counts}")
         estimated = reply.get("isEstimated") is not False
-        return _figure(self._page.where, reply.get("carbonIntensity"), hour, counts, estimated=estimated)
+        return _grams(self._page.where, reply.get("carbonIntensity"), hour, counts, estimated=estimated)
+
+    async def price(self, place: Place, at: datetime) -> GridFigure:
+        """The hour's day-ahead price in US dollars.
+
+        Raises:
+            GridUnavailable: no figure that can be used, or one in a currency without a rate; the message says why.
+        """
+        reply, hour = await self._ask("price-day-ahead", place, at)
+        currency, _, per = str(reply.get("unit")).partition("/")
+        if per != "MWh" or currency not in self._usd_per:
+            raise GridUnavailable(
+                f"{self._page.where} gave a price in {reply.get('unit')!r:.40}, for which usd_per has no rate"
+            )
+        usd = _number(self._page.where, reply.get("value")) * self._usd_per[currency] / 1000
+        if abs(usd) > _MOST_USD:
+            raise GridUnavailable(f"{self._page.where} gave {usd:g} usd/kWh, which no market has paid")
+        notes = () if currency == "USD" else (f"at {self._usd_per[currency]:g} USD per {currency}",)
+        return GridFigure(around(usd, 1.0), "usd/kWh", "hour", hour, "not stated", self._page.where, notes)
+
+    async def _ask(self, what: str, place: Place, at: datetime, **asked: str) -> tuple[Mapping[str, Any], datetime]:
+        """A reply for this zone, and the hour that it is of."""
+        asked |= {"zone": place.zone_name}
+        hour = utc_hour(at)
+        recent = abs(datetime.now(UTC) - at) < timedelta(hours=1)
+        if not recent:
+            asked["datetime"] = f"{hour:%Y-%m-%dT%H:%MZ}"
+        reply = await self._page.get(f"{what}/{'latest' if recent else 'past'}?{urlencode(asked)}")
+        if (zone := reply.get("zone")) != place.zone_name:
+            raise GridUnavailable(f"{self._page.where} answered for zone {zone!r:.40}, not {place.zone_name}")
+        moment = _moment(self._page.where, reply.get("datetime"))
+        return reply, _fresh(self._page.where, moment, at, self._freshest)
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -208,22 +249,27 @@ class Neso:
         figures = cast("Mapping[str, Any]", intensity)
         metered = figures.get("actual")
         grams = figures.get("forecast") if metered is None else metered
-        return _figure(self._page.where, grams, hour, "direct", estimated=metered is None)
+        return _grams(self._page.where, grams, hour, "direct", estimated=metered is None)
 
     async def aclose(self) -> None:
         """Close the connection."""
         await self._page.aclose()
 
 
-def _figure(where: str, grams: object, hour: datetime, counts: Counts, *, estimated: bool) -> GridFigure:
+def _grams(where: str, told: object, hour: datetime, counts: Counts, *, estimated: bool) -> GridFigure:
     """A provider's grams as a figure, if they can be true."""
-    if isinstance(grams, bool) or not isinstance(grams, int | float) or not math.isfinite(grams):
-        raise GridUnavailable(f"{where} sent {grams!r:.40} where grams were due")
+    grams = _number(where, told)
     if not 0 <= grams <= _MOST_G:
         raise GridUnavailable(f"{where} sent {grams:g} g/kWh, which no grid emits")
     notes = ("estimated or forecast by its provider",) if estimated else ()
-    value = around(float(grams), _ESTIMATED if estimated else _OBSERVED)
+    value = around(grams, _ESTIMATED if estimated else _OBSERVED)
     return GridFigure(value, "g/kWh", "hour", hour, counts, where, notes)
+
+
+def _number(where: str, told: object) -> float:
+    if isinstance(told, bool) or not isinstance(told, int | float) or not math.isfinite(told):
+        raise GridUnavailable(f"{where} sent {told!r:.40} where a number was due")
+    return float(told)
 
 
 def _moment(where: str, text: object) -> datetime:

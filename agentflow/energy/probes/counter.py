@@ -33,7 +33,7 @@ class CounterFacts:
     Args:
         name: unique on this machine, for instance ``rapl/package-0``.
         covers: the parts whose energy it counts, in words.
-        scope: ``board`` for a device alone, ``host`` for the machine around it.
+        scope: ``board`` for a device alone, else that of the machine around it.
         provenance: ``measured`` by a device, or ``modelled`` by a prior that stands in where no device counts.
         low: the lower end of the 90 % interval, as a factor of the figure.
         high: the upper end, likewise.

@@ -40,8 +40,8 @@ def survey(powercap: Path = rapl.POWERCAP) -> Survey:
     measured = (*processor.counters, *mac.counters)
     absent = tuple(one for found in (processor, mac, *boards) for one in found.absent)
     gpus = tuple(counter for found in boards for counter in found.counters)
-    if any(counter.facts.counted for counter in measured):
-        return Survey((*measured, *gpus), absent, f"the processor is measured by {measured[0].facts.name}")
+    if names := [counter.facts.name for counter in measured if counter.facts.counted]:
+        return Survey((*measured, *gpus), absent, f"the processor is measured by {', '.join(names)}")
     because = "; ".join(
         one.why.rstrip(".") for one in absent if one.probe in ("rapl", "apple") and one.why != "not a Mac."
     )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agentflow.energy.grid import ElectricityMaps, Neso, Place, emissions, live, live_or_average
+from agentflow.energy.grid import ElectricityMaps, Neso, Place, emissions, live, live_or_average, power_cost
 from agentflow.energy.interval import Energy
 from agentflow.errors import ConfigError, GridUnavailable
 from tests.servers.openai_server import ServerProcess
@@ -66,8 +66,8 @@ async def test_a_figure_of_the_past_asks_for_its_hour(address: str, asked):
         ("DEEP", "not JSON|over"),
         ("LIST", "other than an object"),
         ("LONG", "over 1,000,000 bytes"),
-        ("TEXT", "'many' where grams were due"),
-        ("TRUE", "where grams were due"),
+        ("TEXT", "'many' where a number was due"),
+        ("TRUE", "where a number was due"),
         ("NEGATIVE", "no grid emits"),
         ("HUGE", "no grid emits"),
         ("NOWHEN", "where a time was due"),
@@ -138,3 +138,33 @@ async def test_what_neso_does_not_know_falls_back(address: str, day: int, words:
 async def test_neso_knows_great_britain_alone():
     with pytest.raises(GridUnavailable, match="Great Britain alone"):
         await carbon(Neso(), Place("FRA"), PAST)
+
+
+async def test_a_day_ahead_price_is_in_dollars_at_the_rate_given(address: str, asked):
+    maps = ElectricityMaps(base_url=f"{address}/v3", usd_per={"EUR": 1.1})
+    figure = await maps.price(Place("DEU", zone="DE"), PAST)
+    negative = await maps.price(Place("DEU", zone="PAID"), PAST)
+    await maps.aclose()
+    assert (figure.unit, figure.value.mean) == ("usd/kWh", pytest.approx(0.088))
+    assert figure.notes == ("at 1.1 USD per EUR",)
+    assert asked()["path"] == "/v3/price-day-ahead/past"
+    cost = power_cost(KWH, Place("DEU"), PAST, price=negative)
+    assert cost is not None
+    assert cost.mean == -22_000_000
+
+
+@pytest.mark.parametrize(
+    ("zone", "words"),
+    [
+        ("DE", "in 'EUR/MWh', for which usd_per has no rate"),
+        ("NOUNIT", "has no rate"),
+        ("DEAR", "which no market has paid"),
+        ("NOVALUE", "where a number was due"),
+        ("DOWN", "answered 503"),
+    ],
+)
+async def test_a_price_that_cannot_be_used_stays_unknown(address: str, zone: str, words: str):
+    maps = ElectricityMaps(base_url=f"{address}/v3")
+    with pytest.raises(GridUnavailable, match=words):
+        await maps.price(Place("DEU", zone=zone), PAST)
+    await maps.aclose()
