@@ -8,7 +8,6 @@ Imports energy, errors.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +24,8 @@ Engine = Literal["vllm", "llama.cpp"]
 _PREFIXES: dict[str, Engine] = {"vllm:": "vllm", "llamacpp:": "llama.cpp"}
 _LONGEST_PAGE = 8_000_000
 _WAIT_S = 3.0
+# No count of a server is larger; NaN and infinity are not below it either.
+_MOST = 1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +238,7 @@ def _samples(page: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
         for family in text_string_to_metric_families(page):
             for sample in cast("Iterable[Any]", family.samples):
                 value = float(sample.value)
-                if math.isfinite(value) and value >= 0:
+                if 0 <= value <= _MOST:
                     yield str(sample.name), cast("Mapping[str, str]", sample.labels), value
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise BadReply(f"The page is not in the Prometheus text format: {str(error)[:80]}.") from error
@@ -333,7 +334,7 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST:
         return None
     return float(value)
 

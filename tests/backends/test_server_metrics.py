@@ -168,7 +168,8 @@ def test_metrics_of_a_vllm_reply():
 @pytest.mark.parametrize(
     "body",
     [{}, {"timings": []}, {"timings": {"predicted_n": 1, "predicted_ms": 0}}, {"metrics": {"mean_itl_ms": "x"}},
-     {"timings": {"cache_n": math.nan, "prompt_n": -1, "predicted_n": True, "predicted_ms": math.inf}}],
+     {"timings": {"cache_n": math.nan, "prompt_n": -1, "predicted_n": True, "predicted_ms": math.inf}},
+     {"timings": {"predicted_n": 10**400, "predicted_ms": 5}}],
 )  # fmt: skip
 def test_a_reply_that_says_nothing_leaves_everything_unknown(body: dict[str, Any]):
     load = load_of_reply(body)

@@ -15,6 +15,7 @@ ASKED: dict[str, Any] = {}
 BODIES: dict[str, Any] = {
     "TEXT": {"carbonIntensity": "many"},
     "NEGATIVE": {"carbonIntensity": -5},
+    "ENDLESS": {"carbonIntensity": 10**400},
     "HUGE": {"carbonIntensity": 1e9},
     "TRUE": {"carbonIntensity": True},
     "NOWHEN": {"datetime": "yesterday"},

@@ -1,8 +1,8 @@
 """Live providers over HTTP: carbon and prices by the Electricity Maps API, carbon by Great Britain's NESO API.
 
-Whatever they send is checked before it is believed. When one fails, is slow or out of date, the yearly average of carbon
-serves and says why; of a price there is none, and it stays unknown. aiohttp is imported on first use. May import the
-grid's files.
+Whatever they send is checked before it is believed. When one fails, is slow or out of date, a yearly average serves
+for carbon, and says why; for a price there is none, and it stays unknown. aiohttp is imported on first use. May import
+the grid's files.
 """
 
 from __future__ import annotations
@@ -267,9 +267,13 @@ def _grams(where: str, told: object, hour: datetime, counts: Counts, *, estimate
 
 
 def _number(where: str, told: object) -> float:
-    if isinstance(told, bool) or not isinstance(told, int | float) or not math.isfinite(told):
+    try:
+        number = float(told) if isinstance(told, int | float) and not isinstance(told, bool) else math.nan
+    except OverflowError:
+        number = math.nan
+    if not math.isfinite(number):
         raise GridUnavailable(f"{where} sent {told!r:.40} where a number was due")
-    return float(told)
+    return number
 
 
 def _moment(where: str, text: object) -> datetime:

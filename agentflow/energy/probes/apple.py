@@ -26,6 +26,8 @@ _COMMAND = (TOOL, "--samplers", "cpu_power,gpu_power", "-i", "1000", "-f", "plis
 _PARTS = ("cpu_energy", "gpu_energy", "ane_energy")
 # A sample is some tens of kilobytes; a stream that never ends one is not read for ever.
 _LONGEST_SAMPLE = 4_000_000
+# No sample's part is larger: a megajoule in a second.
+_MOST_MILLIJOULES = 1e9
 
 
 class AppleCounter:
@@ -112,7 +114,9 @@ def sample_millijoules(sample: bytes) -> float:
         return math.nan
     processor = cast("Mapping[str, Any]", found)
     parts = [processor[name] for name in _PARTS if name in processor]
-    if not parts or any(isinstance(part, bool) or not isinstance(part, int | float) or part < 0 for part in parts):
+    if not parts or any(isinstance(part, bool) or not isinstance(part, int | float) for part in parts):
+        return math.nan
+    if not all(0 <= part <= _MOST_MILLIJOULES for part in parts):
         return math.nan
     return float(sum(parts))
 

@@ -69,6 +69,7 @@ async def test_a_figure_of_the_past_asks_for_its_hour(address: str, asked):
         ("TEXT", "'many' where a number was due"),
         ("TRUE", "where a number was due"),
         ("NEGATIVE", "no grid emits"),
+        ("ENDLESS", "where a number was due"),
         ("HUGE", "no grid emits"),
         ("NOWHEN", "where a time was due"),
         ("NOTIME", "where a time was due"),

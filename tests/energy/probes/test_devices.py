@@ -170,6 +170,7 @@ def test_a_powermetrics_sample_adds_its_parts():
         plistlib.dumps({"processor": {}}),
         plistlib.dumps({"processor": {"cpu_energy": -1}}),
         plistlib.dumps({"processor": {"cpu_energy": "5"}}),
+        plistlib.dumps({"processor": {"cpu_energy": 2**63, "gpu_energy": 1}}),
         plistlib.dumps({"processor": [1]}),
     ],
 )
