@@ -91,7 +91,7 @@ def as_record(measurement: Measurement) -> dict[str, object]:
     """The measurement as JSON."""
     return {
         "served_by": measurement.survey.served_by,
-        "probes": [window.as_record() | {"joules": _joules(window.energy())} for window in measurement.windows],
+        "probes": [_window_record(window) for window in measurement.windows],
         "cross_checks": [
             {"counter": check.counter, "difference": check.difference, "agrees": check.agrees}
             for check in cross_checks(measurement.windows)
@@ -101,6 +101,17 @@ def as_record(measurement: Measurement) -> dict[str, object]:
             for one in measurement.survey.absent
         ],
         "total": _joules(measurement.total),
+    }
+
+
+def _window_record(window: Window) -> dict[str, object]:
+    least = window.least_watts if window.facts.provenance == "measured" else None
+    split = None if least is None else window.less_idle(least)
+    above, idle = (None, None) if split is None else split
+    return window.as_record() | {
+        "joules": _joules(window.energy()),
+        "idle_microjoules": idle,
+        "above_idle_microjoules": above,
     }
 
 
@@ -129,7 +140,9 @@ def _idle(window: Window) -> str:
         return "not known: only busy seconds are counted"
     if window.least_watts is None:
         return "not known: that takes a few seconds more"
-    return f"at most {window.least_watts:.3g} W, the least of any second"
+    above, idle = window.less_idle(window.least_watts) or (0, 0)
+    parts = f"{format_joules(idle / 1e6)} of it, {format_joules(above / 1e6)} above"
+    return f"at most {window.least_watts:.3g} W, the least of any second: {parts}"
 
 
 def _absent_lines(absent: Absent) -> Sequence[str]:

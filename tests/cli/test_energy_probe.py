@@ -43,6 +43,7 @@ def test_json_is_json_alone(tmp_path: Path):
     record = json.loads(run("--json", "--powercap", str(tmp_path / "none")).stdout)
     assert record["probes"][0]["counter"] == "cpu-time"
     assert record["probes"][0]["power_valid"] is True
+    assert record["probes"][0]["idle_microjoules"] is None
     assert record["total"]["provenance"] == "modelled"
     assert {one["probe"] for one in record["absent"]} >= {"rapl", "apple"}
     assert all(one["why"] for one in record["absent"])
@@ -65,7 +66,7 @@ def test_a_counter_is_told_in_joules_watts_and_idle():
     looks = [Reading(round(joules * 1e6), at) for at, joules in ((0.0, 0.0), (0.0, 0.0), (1.0, 90.0), (2.0, 100.0))]
     text = measured(*looks)
     assert "made: 100 J in 2 s\n  50 W on average; 94.9 J to 105 J, measured" in text
-    assert "idle: at most 10 W, the least of any second" in text
+    assert "idle: at most 10 W, the least of any second: 20 J of it, 80 J above" in text
     assert "Run as root." in text
 
 
