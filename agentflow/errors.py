@@ -13,6 +13,8 @@
         ├── CallFailed             every rung of a cascade was tried, none gave a valid reply
         ├── LedgerError            the ledger could not record: nothing may be spent without it
         │   └── HeldElsewhere      another process is making this very attempt now
+        ├── CounterLost            an energy counter can no longer be read
+        ├── GridUnavailable        a live provider of grid figures gave none that can be used
         └── BackendError           a model server failed
             ├── BackendUnavailable nothing was generated: safe to try again, nothing to pay
             ├── BackendTimeout     no full reply in time; what it cost is not known
@@ -40,7 +42,9 @@ __all__ = [
     "ConfigError",
     "ConnectionDropped",
     "ContextOverflow",
+    "CounterLost",
     "FetchRefused",
+    "GridUnavailable",
     "HeldElsewhere",
     "LedgerError",
     "Refusal",
@@ -137,6 +141,14 @@ class LedgerError(RunError):
 
 class HeldElsewhere(LedgerError):
     """Another process is making this very attempt now. It would be paid for twice if this one made it too."""
+
+
+class CounterLost(RunError):
+    """An energy counter that was readable no longer is. Windows across it have no figure, and say why."""
+
+
+class GridUnavailable(RunError):
+    """A live provider of carbon or prices is down, slow, out of date or talks nonsense; a yearly average serves."""
 
 
 class BackendError(RunError):

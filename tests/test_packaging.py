@@ -52,7 +52,9 @@ def test_the_wheel_carries_the_agents_the_prices_and_the_page_and_finds_them(tmp
     assert {name for name in names if name.startswith("agentflow/agents/")} == {
         f"agentflow/agents/{n}" for n in shipped
     }
-    data = [p for p in (PROJECT / "agentflow").rglob("*") if p.suffix in {".toml", ".css", ".j2", ".typed"}]
+    data = [
+        p for p in (PROJECT / "agentflow").rglob("*") if p.suffix in {".toml", ".css", ".csv", ".j2", ".json", ".typed"}
+    ]
     assert {path.relative_to(PROJECT).as_posix() for path in data} <= names
     assert not {name for name in names if name.startswith(("tests/", "benchmarks/"))}
 

@@ -7,6 +7,7 @@ backends, budget, energy, tokens.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import math
 import time
@@ -15,12 +16,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentflow.backends.base import Backend
+from agentflow.budget.currency import MICRO
 from agentflow.budget.prices import Price
 from agentflow.budget.room import Room
 from agentflow.budget.spend import Emissions, Quote, Spend, microjoules_at_most
-from agentflow.energy.estimate import CallFacts, EnergyProfile
-from agentflow.energy.grid import WORLD, grams
-from agentflow.energy.interval import Energy
+from agentflow.energy.estimate import CallFacts, EnergyProfile, Range
+from agentflow.energy.grid import WORLD, Place, emissions
+from agentflow.energy.interval import Energy, Scope
 from agentflow.messages import Completion, Request, Timings, TokenUsage
 from agentflow.tokens import TokenCounter
 
@@ -96,7 +98,7 @@ class CodeRung:
             nano_usd=answer.nano_usd,
             energy=energy,
             seconds=seconds,
-            co2e=emissions(energy, self.region),
+            co2e=co2e(energy, self.region),
         )
 
     def _timed(self, inputs: Any) -> tuple[Any, float]:
@@ -204,19 +206,32 @@ class ModelRung:
             checked,
             nano_usd=self.price.cost(usage, images=usage.images, audio_ms=usage.audio_ms),
             energy=energy,
-            co2e=emissions(energy, self.region),
+            co2e=co2e(energy, self.region),
             estimated=int(usage.source in ("tokenizer", "estimate")),
         )
 
 
-def emissions(energy: Energy, region: str) -> Emissions:
-    """Micrograms of CO2 equivalent of some energy, by the yearly average of its region."""
-    carbon = grams(energy, region).grams
-    return Emissions(round(carbon.mean * 1e6), math.floor(carbon.low * 1e6), math.ceil(carbon.high * 1e6))
+def co2e(energy: Energy, region: str) -> Emissions:
+    """Micrograms of CO2 equivalent of some energy, by the yearly average of its region.
+
+    Raises:
+        ConfigError: the region is not known.
+    """
+    per_joule = _micrograms_of_a_joule(region, energy.scope)
+    return Emissions(
+        round(energy.mean * per_joule.mean),
+        math.floor(energy.low * per_joule.low),
+        math.ceil(energy.high * per_joule.high),
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _micrograms_of_a_joule(region: str, scope: Scope) -> Range:
+    return emissions(Energy(1.0, 1.0, 1.0, scope=scope), Place(region)).location * MICRO
 
 
 def _most_micrograms(joules: float, region: str) -> int:
-    return emissions(Energy(joules, joules, joules), region).high
+    return co2e(Energy(joules, joules, joules), region).high
 
 
 Rung = CodeRung | ModelRung

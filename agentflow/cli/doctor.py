@@ -22,6 +22,8 @@ from agentflow.tokens import TokenCounter
 _EXTRAS = {
     "local": ("xllamacpp", "models inside this process (llama.cpp)"),
     "embeddings": ("sentence_transformers", "embedding models that re-score BM25"),
+    "gpu": ("pynvml", "joules of NVIDIA boards, measured"),
+    "plots": ("matplotlib", "pictures of joules"),
     "otel": ("opentelemetry.sdk", "sending spans to an OpenTelemetry viewer"),
 }
 _MALICIOUS = ("1.82.7", "1.82.8")

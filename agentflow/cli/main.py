@@ -17,7 +17,7 @@ _COMMANDS = {
     "research": "Answer a question from sources, with citations that are verified.",
     "report": "Print the report of an earlier job.",
     "models": "List the configured models: price, energy, latency, whether each can be reached.",
-    "energy": "Say where a call's joules come from, line by line.",
+    "energy": "Joules: explain a call line by line, measure this machine, draw a job.",
     "doctor": "Say what is missing, and how to get it.",
 }
 
