@@ -16,11 +16,11 @@ from agentflow.budget.ledger import Labels, Ledger
 from agentflow.budget.meter import Meter
 from agentflow.budget.spend import Spend
 from agentflow.cascade.cascade import Cascade
-from agentflow.cascade.checks import Check
+from agentflow.cascade.checks import Check, output_schema
 from agentflow.cascade.reply import AnyReply, Attempt, Reply
 from agentflow.cascade.scope import CallScope
 from agentflow.errors import UsageError
-from agentflow.messages import Message, Request
+from agentflow.messages import Message, Request, writable
 from agentflow.telemetry import tracing
 
 Output = TypeVar("Output")
@@ -166,8 +166,9 @@ class Chain:
             if not request.strip():
                 raise UsageError("The question is empty. Say what you want to know.")
             request = Request(messages=(Message("user", request),))
-        if last:
-            request = replace(request, tools=())
+        # Part of what is asked, and so of what the ledger knows the call by.
+        request = replace(request, schema=request.schema or output_schema(output), tools=() if last else request.tools)
+        name = writable(name)
         self._calls += 1
         scope = CallScope(
             self.meter, self._ledger, self._key(name, request), self._observer(name),
@@ -198,7 +199,12 @@ class Chain:
         self.close()
 
     def _key(self, name: str, request: Request) -> str:
-        """Content, not order of awaits, names a call; equal requests are counted, so that each is its own."""
+        """Content, not order of awaits, names a call; equal requests are counted, so that each is its own.
+
+        Outside a job no run is ever repeated, and a chain may live for a year: there, all calls are simply counted.
+        """
+        if not self._labels.job:
+            return f"{self._ledger_key}|{name}|{self._calls}"
         content = f"{self._ledger_key}|{name}|{request.digest()}"
         self._repeats[content] += 1
         return f"{content}|{self._repeats[content]}"

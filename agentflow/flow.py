@@ -76,7 +76,14 @@ class Flow:
         return chain
 
     async def tenant_chain(
-        self, tenant: str, name: str, *, budget: Budget | None = None, cascade: str = "default"
+        self,
+        tenant: str,
+        name: str,
+        *,
+        budget: Budget | None = None,
+        cascade: str = "default",
+        admission: Admission | None = None,
+        ask: Ask | None = None,
     ) -> Chain:
         """Open a chain that a tenant pays for: the tenant's budgets hold as well, over all its processes.
 
@@ -85,6 +92,8 @@ class Flow:
             name: what the chain is called in reports and spans.
             budget: limits of its own; those of the configuration when None.
             cascade: which rungs serve it.
+            admission: how much of a reply is held before a call leaves; the worst case when None.
+            ask: asked when a call does not fit a budget with ``on_exceed="ask"``; returns what to raise, or None.
 
         Raises:
             LedgerError: the ledger cannot be read.
@@ -94,7 +103,9 @@ class Flow:
         """
         node = await self.runtime.tenant(tenant)
         budget = budget or budget_of(self.settings.budget)
-        return self.runtime.chain(name, parent=node, budget=budget, cascade=cascade)
+        chain = self.runtime.chain(name, parent=node, budget=budget, cascade=cascade, admission=admission)
+        chain.meter.ask = ask
+        return chain
 
     async def research(
         self,

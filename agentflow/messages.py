@@ -145,3 +145,8 @@ class Completion:
     logprobs: tuple[float, ...] | None = None
     reported_joules: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def writable(text: str) -> str:
+    """A name as every database and viewer can write it: without NUL, and without halves of characters."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")

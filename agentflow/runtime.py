@@ -14,10 +14,10 @@ from agentflow.backends.base import Backend
 from agentflow.budget.admission import Admission
 from agentflow.budget.budget import Budget, Period
 from agentflow.budget.ledger import Labels, Ledger, MemoryLedger, open_ledger
-from agentflow.budget.line import as_amounts
 from agentflow.budget.meter import Meter
 from agentflow.budget.price_layers import given
 from agentflow.budget.prices import FREE_LOCAL, Price, PriceBook
+from agentflow.budget.spend import Quote
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
@@ -98,6 +98,9 @@ class Runtime:
             meter, ledger = Meter(name, budget, recorded_as=key), self._bare_ledger
         else:
             meter = parent.child(name, budget, share=share, seconds=seconds, final=final, recorded_as=key)
+            if key is None and budget is not None:
+                # Resumed, a chain of this name may have had other limits.
+                meter.announce()
             ledger = self.ledger
         self.check(cascade, meter)
         labels = Labels(tenant=above.get("tenant", ""), job=above.get("job", ""), agent=agent)
@@ -121,7 +124,9 @@ class Runtime:
         await self.ledger.recover()
         known = await self.ledger.account(job.path)
         if known is not None:
-            job.carry(as_amounts(known.account.spent), known.elapsed_s)
+            job.carry({job.path: known.account.spent}, known.elapsed_s)
+            if known.account.limits != job.limits:
+                await self.ledger.set_limits(job.path, job.limits)
         return job
 
     async def tenant(self, name: str) -> Meter:
@@ -134,9 +139,9 @@ class Runtime:
         if name not in self._tenants:
             limits = self.settings.tenants.get(name)
             if limits is None:
-                known = ", ".join(self.settings.tenants) or "none"
+                names = ", ".join(self.settings.tenants) or "none"
                 raise UsageError(
-                    f"No tenant is called '{name}'; there are: {known}. Add [tenants.{name}] to agentflow.toml."
+                    f"No tenant is called '{name}'; there are: {names}. Add [tenants.{name}] to agentflow.toml."
                 )
             periods: tuple[tuple[Period | None, LimitSettings | None], ...] = (
                 ("hour", limits.hour), ("day", limits.day), ("week", limits.week), ("month", limits.month),
@@ -146,11 +151,14 @@ class Runtime:
             node = Meter(name, budgets, kind="tenant")
             for id, configured in node.recorded_limits:
                 # The configuration may have changed since the account was made.
-                known_account = await self.ledger.account(id)
-                if known_account is not None and known_account.account.limits != configured:
+                known = await self.ledger.account(id)
+                if known is not None and known.account.limits != configured:
                     await self.ledger.set_limits(id, configured)
             self._tenants.setdefault(name, node)
-        return self._tenants[name]
+        node = self._tenants[name]
+        found = [await self.ledger.account(id) for id, _ in node.recorded_limits]
+        node.carry({state.account.id: state.account.spent for state in found if state is not None})
+        return node
 
     @property
     def _bare_ledger(self) -> Ledger:
@@ -196,9 +204,10 @@ class Runtime:
         *,
         max_cpu_s: float = 0.5,
         threaded: bool = False,
+        worst: Quote | None = None,
     ) -> CodeRung:
-        """A code rung whose joules are this machine's CPU seconds."""
-        return CodeRung(name, function, self.cpu, max_cpu_s, threaded)
+        """A code rung whose joules are this machine's CPU seconds; ``worst`` is what it may pay elsewhere, at most."""
+        return CodeRung(name, function, self.cpu, max_cpu_s, threaded, worst or Quote())
 
     def rung(self, name: str) -> ModelRung:
         """The model rung of this name.

@@ -18,9 +18,9 @@ UNLIMITED: Final[Limits] = (None, None, None, None, None)
 class Account:
     """What one budget allows, has promised and has spent, in every counted currency.
 
-    A hold is admitted only into ``room``, the limit less what is spent, held, granted to children and kept for a
-    landing; so ``spent + held`` never passes the limit unless a reply costs more than was held for it. The room of
-    a currency without a limit is infinite.
+    A hold is admitted only into ``room``: the limit less what is spent, held, granted to children and kept for a
+    landing. So ``spent + held`` never passes the limit unless a reply costs more than was held for it. The room of a
+    currency without a limit is infinite.
 
     Args:
         id: what ledgers know it by: a node's path, and its period where the budget is for one.
@@ -29,55 +29,67 @@ class Account:
         warn_at: share of a limit whose spending raises an alarm, once.
     """
 
-    __slots__ = ("alarms", "closed", "held", "id", "landing", "limits", "overruns", "room", "spent", "warn_at")
+    __slots__ = (
+        "alarms",
+        "closed",
+        "granted",
+        "held",
+        "id",
+        "landing",
+        "limits",
+        "overruns",
+        "room",
+        "spent",
+        "warn_at",
+    )
 
     def __init__(self, id: str, limits: Limits = UNLIMITED, *, landing: float = 0.0, warn_at: float = 0.8) -> None:
         self.id = id
-        self.landing = landing
-        self.warn_at = warn_at
-        self.limits: Limits = UNLIMITED
         self.held: list[int] = list(NOTHING)
         self.spent: list[int] = list(NOTHING)
+        self.granted: list[int] = list(NOTHING)
         self.room: list[float] = [math.inf] * len(COUNTED)
-        self.closed = ""
         self.overruns = 0
-        self.alarms: list[tuple[int, int]] = []
-        self.set_limits(limits)
+        self.set_limits(limits, landing=landing, warn_at=warn_at)
 
-    def set_limits(self, limits: Limits) -> None:
+    def set_limits(self, limits: Limits, *, landing: float = 0.0, warn_at: float = 0.8) -> None:
         """Give it other limits; what is spent, held and granted stays as it is. A closed account opens again."""
-        for index, (limit, old) in enumerate(zip(limits, self.limits, strict=True)):
-            if limit is None:
-                self.room[index] = math.inf
-            elif old is None:
-                self.room[index] = self._usable(limit) - self.spent[index] - self.held[index]
-            else:
-                self.room[index] += self._usable(limit) - self._usable(old)
-        self.limits = limits
+        self.limits: Limits = limits
+        self.landing = landing
+        self.warn_at = warn_at
         self.closed = ""
-        alarms = [(index, math.ceil(limit * self.warn_at)) for index, limit in enumerate(limits) if limit is not None]
-        self.alarms = [(index, threshold) for index, threshold in alarms if self.spent[index] < threshold]
+        alarms = [(place, math.ceil(limit * warn_at)) for place, limit in enumerate(limits) if limit is not None]
+        self.alarms: list[tuple[int, int]] = [alarm for alarm in alarms if self.spent[alarm[0]] < alarm[1]]
+        self._recount()
 
     def admits(self, asked: Amounts) -> bool:
         """Whether all of ``asked`` fits."""
         return not self.closed and fits_in(asked, self.room)
 
     def lacks(self, asked: Amounts, *, final: bool = False, granted: Collection[int] = ()) -> int | None:
-        """The place of the first currency that does not fit; those ``granted`` to a child fit there, or nowhere."""
-        for index, amount in enumerate(asked):
-            if index not in granted and amount > self.available(index, final=final):
-                return index
+        """The place of the first currency that does not fit. At those ``granted`` to a child its grant is used."""
+        for place, amount in enumerate(asked):
+            if amount > self.available(place, final=final, granted=place in granted):
+                return place
         return None
 
-    def available(self, index: int, *, final: bool = False) -> float:
-        """What is left of the currency at this place; for a ``final`` hold, what is kept for a landing too."""
-        limit = self.limits[index]
-        if not final or limit is None:
-            return self.room[index]
-        return self.room[index] + limit - self._usable(limit)
+    def available(self, place: int, *, final: bool = False, granted: bool = False) -> float:
+        """What is left of the currency at this place.
 
-    def reserve(self, asked: Amounts, granted: Collection[int] = ()) -> None:
-        """Hold ``asked``. Currencies ``granted`` to a child left the room when they were granted."""
+        Args:
+            place: of the currency.
+            final: count what is kept for a landing too.
+            granted: for a child that it was granted to: all that is neither spent nor held.
+        """
+        limit = self.limits[place]
+        if limit is None:
+            return math.inf
+        if granted:
+            return limit - self.spent[place] - self.held[place]
+        return self.room[place] + (limit - self._usable(limit) if final else 0)
+
+    def reserve(self, asked: Amounts) -> None:
+        """Hold ``asked``."""
         tokens, nano_usd, microjoules, micrograms, calls = asked
         held, room = self.held, self.room
         held[0] += tokens
@@ -85,16 +97,13 @@ class Account:
         held[2] += microjoules
         held[3] += micrograms
         held[4] += calls
-        if granted:
-            self._move(asked, -1, granted)
-            return
         room[0] -= tokens
         room[1] -= nano_usd
         room[2] -= microjoules
         room[3] -= micrograms
         room[4] -= calls
 
-    def settle(self, asked: Amounts, used: Amounts, granted: Collection[int] = ()) -> None:
+    def settle(self, asked: Amounts, used: Amounts) -> None:
         """Replace what was held by what was used, in full."""
         tokens, nano_usd, microjoules, micrograms, calls = used
         spent = self.spent
@@ -110,10 +119,6 @@ class Account:
         held[2] -= held_joules
         held[3] -= held_grams
         held[4] -= held_calls
-        if granted:
-            self._move(asked, 1, granted)
-            self._move(used, -1, granted)
-            return
         room = self.room
         room[0] += held_tokens - tokens
         room[1] += held_usd - nano_usd
@@ -121,10 +126,20 @@ class Account:
         room[3] += held_grams - micrograms
         room[4] += held_calls - calls
 
-    def grant(self, amounts: Amounts) -> None:
-        """Take ``amounts`` out of the room for a child; negative amounts flow back."""
-        for index, amount in enumerate(amounts):
-            self.room[index] -= amount
+    def grant(self, place: int, amount: int) -> None:
+        """Set ``amount`` of one currency aside for a child; a negative amount flows back."""
+        self.granted[place] += amount
+        self.room[place] -= amount
+
+    def spent_at_least(self, amounts: Sequence[int]) -> None:
+        """Count what others are known to have spent of it; what is known here already is not counted twice."""
+        self.spent = [max(here, known) for here, known in zip(self.spent, amounts, strict=True)]
+        self._recount()
+
+    def uncommitted(self, place: int) -> int:
+        """What of a limited currency is neither spent nor held, and so still promised to whoever it was granted."""
+        limit = self.limits[place]
+        return 0 if limit is None else max(limit - self.spent[place] - self.held[place], 0)
 
     @property
     def unspent(self) -> tuple[float, ...]:
@@ -132,15 +147,6 @@ class Account:
         return tuple(
             math.inf if limit is None else limit - spent for limit, spent in zip(self.limits, self.spent, strict=True)
         )
-
-    @property
-    def granted(self) -> Amounts:
-        """What is set aside for children, and neither held nor spent by them yet."""
-        tokens, nano_usd, microjoules, micrograms, calls = (
-            0 if limit is None else int(self._usable(limit) - spent - held - room)
-            for limit, spent, held, room in zip(self.limits, self.spent, self.held, self.room, strict=True)
-        )
-        return (tokens, nano_usd, microjoules, micrograms, calls)
 
     def rang(self) -> list[Currency]:
         """Currencies whose spending has passed the warning share since this was last asked."""
@@ -151,10 +157,10 @@ class Account:
             self.alarms.remove(alarm)
         return [COUNTED[index] for index, _ in passed]
 
-    def _move(self, amounts: Amounts, sign: int, granted: Collection[int]) -> None:
-        for index, amount in enumerate(amounts):
-            if index not in granted:
-                self.room[index] += sign * amount
+    def _recount(self) -> None:
+        for place, limit in enumerate(self.limits):
+            committed = self.spent[place] + self.held[place] + self.granted[place]
+            self.room[place] = math.inf if limit is None else self._usable(limit) - committed
 
     def _usable(self, limit: int) -> int:
         return limit - int(limit * self.landing)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from agentflow.budget.budget import Budget
-from agentflow.errors import Refusal
+from agentflow.errors import Refusal, UsageError
 
 EventKind = Literal["warning", "overrun", "closed", "asked", "raised"]
 
@@ -31,20 +32,25 @@ class BudgetEvent:
 
 
 class Question:
-    """A call that does not fit, and waits for a person: raise the limit, or decline.
+    """Calls that do not fit wait here for a person: raise the limit, or decline. When nobody waits, it is declined.
 
     Args:
         refusal: which limit lacks what, in words and figures.
         limits: the budget that refused, as it is now.
-        give: gives the node other limits, and resolves its questions.
+        give: gives the node other limits.
+        ask: who is asked; None when whoever hears of it may answer.
     """
 
-    __slots__ = ("_future", "_give", "limits", "refusal")
-
-    def __init__(self, refusal: Refusal, limits: Budget, give: Callable[[Budget], None]) -> None:
+    def __init__(
+        self, refusal: Refusal, limits: Budget, give: Callable[[Budget], None], ask: Ask | None = None
+    ) -> None:
         self.refusal = refusal
         self.limits = limits
         self._give = give
+        self._ask = ask
+        self._asking: asyncio.Task[None] | None = None
+        self._waiting = 0
+        self._taken = threading.Lock()
         self._future: concurrent.futures.Future[bool] = concurrent.futures.Future()
 
     @property
@@ -58,22 +64,45 @@ class Question:
         Raises:
             UsageError: ``limits`` is for another period than the budget that refused.
         """
-        if not self.answered:
+        if limits.per not in (None, self.limits.per):
+            raise UsageError(f"The budget that refused is for each {self.limits.per}, not for each {limits.per}.")
+        if not self.answered and self._taken.acquire(blocking=False):
             self._give(self.limits.with_limits(limits))
             self.resolve(raised=True)
 
     def decline(self) -> None:
-        """Leave the limit as it is: the call is refused."""
+        """Leave the limit as it is: the calls are refused."""
         self.resolve(raised=False)
 
     def resolve(self, *, raised: bool) -> None:
         """Let those who wait go on."""
-        if not self._future.done():
+        try:
             self._future.set_result(raised)
+        except concurrent.futures.InvalidStateError:
+            return
 
     async def wait(self) -> bool:
-        """Whether the limit was raised, once someone has answered."""
-        return await asyncio.shield(asyncio.wrap_future(self._future))
+        """Whether the limit was raised, once someone has answered. The first who waits asks on behalf of all."""
+        self._waiting += 1
+        if self._asking is None and self._ask is not None:
+            # Of the question, not of the call that came first: that may be cancelled while others wait on.
+            self._asking = asyncio.create_task(self._consult(self._ask))
+        try:
+            return await asyncio.shield(asyncio.wrap_future(self._future))
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self.decline()
+                if self._asking is not None:
+                    self._asking.cancel()
+
+    async def _consult(self, ask: Ask) -> None:
+        try:
+            raised = await ask(self)
+            if raised is not None:
+                self.answer(raised)
+        finally:
+            self.decline()
 
 
 Listener = Callable[[BudgetEvent], None]

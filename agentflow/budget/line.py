@@ -1,18 +1,19 @@
-"""Line: the accounts from one node up to its root, checked and changed together. Imports account, room, spend.
+"""Line: the accounts from one node up to its root, checked and changed together. Imports account, currency.
 
-A node that was granted a share of its parent's budget is a boundary: what was granted left the room of every account
-above when it was granted, so that holds below it touch only ``held`` and ``spent`` there.
+A share of a budget was set aside at the accounts above when it was granted. Holds below it use the grant there, in
+place of the room that is left for everyone; accounts that did not grant (a new day's, a limit that was given later) are
+asked as always.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from agentflow.budget.account import Account, fits_in
-from agentflow.budget.currency import COUNTED, NOTHING, Amounts, Currency, format_amount
+from agentflow.budget.currency import COUNTED, Amounts, Currency, format_amount
 from agentflow.errors import Refusal
 
 _PLACES: Final = range(len(COUNTED))
@@ -20,98 +21,114 @@ _PLACES: Final = range(len(COUNTED))
 
 @dataclass(slots=True)
 class Grant:
-    """Places of the currencies that a parent set aside for a node; none when it has no share, or has given it back."""
+    """What a node was given as its share: at which accounts, of which currencies (by their places in Amounts).
 
-    places: frozenset[int] = frozenset()
+    Each of these accounts keeps ``granted`` equal to what the share has neither spent nor held. Empty when the node has
+    no share, or has given it back.
+    """
+
+    given: dict[Account, frozenset[int]] = field(default_factory=dict[Account, frozenset[int]])
+
+    def changed(self, before: Sequence[int], after: Sequence[int]) -> None:
+        """What the share has left has changed: so has what is set aside for it."""
+        for account, places in self.given.items():
+            for place in places:
+                account.grant(place, after[place] - before[place])
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One node of a line: its accounts (for its whole life, and for each period), and what it was granted."""
+    """One node of a line: its accounts (for its whole life, and for each period), and its share."""
 
     accounts: tuple[Account, ...]
     grant: Grant
+
+    def left(self) -> list[int]:
+        """What its own account has neither spent nor held, by place; 0 where it has no limit."""
+        own = self.accounts[0]
+        return [own.uncommitted(place) for place in _PLACES]
 
 
 class Line:
     """What a hold at one node touches: the node's own step first, the root's last."""
 
-    __slots__ = ("_shared", "accounts", "steps")
+    __slots__ = ("_shares", "accounts", "steps")
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self.steps = tuple(steps)
         self.accounts = tuple(account for step in steps for account in step.accounts)
-        self._shared = any(step.grant.places for step in steps)
+        self._shares = [step for step in steps if step.grant.given]
 
     def admits(self, asked: Amounts, *, final: bool = False) -> bool:
         """Whether every account has room for all of ``asked``."""
-        if not self._shared and not final:
-            for account in self.accounts:
-                if not account.admits(asked):
-                    return False
-            return True
-        return not any(
-            account.closed or account.lacks(asked, final=final, granted=granted) is not None
-            for account, granted in self._walk()
-        )
+        if self._shares or final:
+            return self._refuser(asked, final=final) is None
+        for account in self.accounts:
+            if not account.admits(asked):
+                return False
+        return True
 
     def refusal(self, asked: Amounts, *, final: bool = False) -> Refusal | None:
         """The first account that does not admit ``asked``, and why, in words."""
-        for account, granted in self._walk():
-            place = account.lacks(asked, final=final, granted=granted)
-            if account.closed or place is not None:
-                return refusal_of(account, place or 0, asked, final=final)
-        return None
+        refuser = self._refuser(asked, final=final)
+        return None if refuser is None else refusal_of(*refuser, asked, final=final)
 
     def left(self, *, final: bool = False) -> tuple[float, ...]:
         """What is left for a hold, the least over all accounts, in the order of ``currency.COUNTED``."""
         left = [math.inf] * len(COUNTED)
-        for account, granted in self._walk():
+        for account in self.accounts:
+            granted = self._granted(account)
             for place in _PLACES:
-                if place not in granted:
-                    left[place] = min(left[place], 0 if account.closed else account.available(place, final=final))
+                available = account.available(place, final=final, granted=place in granted)
+                left[place] = min(left[place], 0 if account.closed else available)
         return tuple(left)
 
     def reserve(self, asked: Amounts) -> None:
         """Hold ``asked`` at every account."""
-        if not self._shared:
-            for account in self.accounts:
-                account.reserve(asked)
-            return
-        for account, granted in self._walk():
-            account.reserve(asked, granted)
+        before = [step.left() for step in self._shares]
+        for account in self.accounts:
+            account.reserve(asked)
+        self._tell_shares(before)
 
     def settle(self, asked: Amounts, used: Amounts) -> None:
         """End a hold, by the grants as they are now: what flowed back meanwhile is free to all above."""
-        if not self._shared:
-            for account in self.accounts:
-                account.settle(asked, used)
-            return
-        granted: frozenset[int] = frozenset()
-        # What replies cost beyond the whole of a grant comes out of the room above it.
-        beyond = NOTHING
-        for step in self.steps:
-            own = step.accounts[0]
-            before = [max(-room, 0) for room in own.room]
-            for account in step.accounts:
-                account.settle(asked, used, granted)
-                account.grant(beyond)
-            if step.grant.places:
-                after = [max(-room, 0) for room in own.room]
-                beyond = as_amounts(int(after[p] - before[p]) if p in step.grant.places else beyond[p] for p in _PLACES)
-            granted |= step.grant.places
+        before = [step.left() for step in self._shares]
+        for account in self.accounts:
+            account.settle(asked, used)
+        self._tell_shares(before)
 
-    def grant(self, amounts: Amounts) -> None:
-        """Set ``amounts`` aside for a child at every account that gives them; negative amounts flow back."""
-        for account, granted in self._walk():
-            account.grant(as_amounts(0 if place in granted else amounts[place] for place in _PLACES))
+    def grant(self, share: float, places: Iterable[int], *, final: bool = False) -> tuple[Grant, Amounts]:
+        """Set a part of what is left aside for a child, at every account that limits it and has not granted it yet.
 
-    def _walk(self) -> Iterator[tuple[Account, frozenset[int]]]:
+        Returns:
+            The grant, and its amounts.
+        """
+        left = self.left(final=final)
+        wanted = frozenset(place for place in places if left[place] < math.inf)
+        amounts = as_amounts(max(int(left[place] * share), 0) if place in wanted else 0 for place in _PLACES)
+        given = {account: wanted - self._granted(account) for account in self.accounts}
+        for account, granted in given.items():
+            for place in granted:
+                account.grant(place, amounts[place])
+        return Grant(given), amounts
+
+    def _tell_shares(self, before: Sequence[Sequence[int]]) -> None:
+        for step, was in zip(self._shares, before, strict=True):
+            step.grant.changed(was, step.left())
+
+    def _granted(self, account: Account) -> frozenset[int]:
+        """Places at which this account has set aside what the node may use."""
         granted: frozenset[int] = frozenset()
-        for step in self.steps:
-            for account in step.accounts:
-                yield account, granted
-            granted |= step.grant.places
+        for step in self._shares:
+            granted |= step.grant.given.get(account, frozenset())
+        return granted
+
+    def _refuser(self, asked: Amounts, *, final: bool) -> tuple[Account, int] | None:
+        for account in self.accounts:
+            place = account.lacks(asked, final=final, granted=self._granted(account))
+            if account.closed or place is not None:
+                return account, place or 0
+        return None
 
 
 def refusal_of(account: Account, place: int, asked: Amounts, *, final: bool = False) -> Refusal:

@@ -8,10 +8,12 @@ In memory; what must outlive the process is in ``ledger``. Next: ``line``, ``acc
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -27,8 +29,10 @@ from agentflow.budget.spend import Quote, Spend
 from agentflow.budget.tally import Tally
 from agentflow.budget.windows import Calendar, Window, utc_now
 from agentflow.errors import BudgetExceeded, Refusal, UsageError
+from agentflow.messages import writable
 
 Clock = Callable[[], float]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class _Tree:
         self.calendar = calendar
         # Changes whenever a line of accounts may have changed, so that nodes can keep theirs until then.
         self.epoch = 0
+        self.raised: dict[str, Limits] = {}
+        self.raises = 0
         self.windows: list[Window] = []
         self.period_ends: datetime | None = None
         self._latest = -math.inf
@@ -70,6 +76,16 @@ class _Tree:
             now = self.calendar()
             self.period_ends = min(window.turn(now) for window in self.windows)
             self.epoch += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Lineage:
+    """A node and all above it: their accounts, which of them have a deadline, and the first that has ended."""
+
+    epoch: int
+    line: Line
+    timed: tuple[Meter, ...]
+    ended: str | None
 
 
 class Meter:
@@ -107,7 +123,7 @@ class Meter:
         budgets = (budget,) if isinstance(budget, Budget) else tuple(budget or ())
         if len({one.per for one in budgets}) < len(budgets):
             raise UsageError(f"'{name}' has two budgets for the same period. Give one for each.")
-        self.name = name
+        self.name = name = writable(name)
         self.kind = kind
         self.parent = parent
         self.path: str = name if parent is None else f"{parent.path}/{name}"
@@ -115,6 +131,7 @@ class Meter:
         self.recorded_as: str = recorded_as or above
         self.budget = next((one for one in budgets if one.per is None), Budget())
         self.children: list[Meter] = []
+        self._names: Counter[str] = Counter()
         self.ask: Ask | None = None
         self._tree: _Tree = _Tree(clock, calendar) if parent is None else parent._tree
         self._account = Account(self.path, self.budget.limits, landing=self.budget.landing, warn_at=self.budget.warn_at)
@@ -128,7 +145,7 @@ class Meter:
         self._holds = self._refused = 0
         self._listeners: list[Listener] = []
         self._questions: list[Question] = []
-        self._kept: tuple[int, Line, tuple[Meter, ...]] | None = None
+        self._kept: _Lineage | None = None
         self._recorded: tuple[int, tuple[tuple[str, Limits], ...]] = (-1, ())
         if self._windows:
             with self._tree.lock:
@@ -150,7 +167,7 @@ class Meter:
         """Open a node below this one.
 
         Args:
-            name: its name; the path must not repeat among open siblings, or reports become ambiguous.
+            name: its name; a second child of one name is numbered (``name#2``), except below a tenant.
             budget: limits of its own. The room under them is not set aside: whoever comes first may spend it.
             share: in place of ``budget``, the part (0 to 1] of what is left here that is set aside for it alone, of all
                 currencies but calls. What it does not spend flows back when it closes.
@@ -162,6 +179,10 @@ class Meter:
         Raises:
             UsageError: both ``budget`` and ``share`` are given, or the share is not one.
         """
+        if self.kind != "tenant":
+            # A second one of its name is another: its account and its calls are its own.
+            self._names[name] += 1
+            name = name if self._names[name] == 1 else f"{name}#{self._names[name]}"
         if share is None:
             node = Meter(name, budget, kind=kind, parent=self, recorded_as=recorded_as)
         elif budget is not None or not 0.0 < share <= 1.0:
@@ -191,9 +212,10 @@ class Meter:
         """
         asked = quote.amounts
         with self._tree.lock:
-            if self._closed is not None:
-                raise UsageError(f"'{self.path}' has ended; open a new node for another call.")
-            line, timed = self._line()
+            lineage = self._line()
+            line, timed = lineage.line, lineage.timed
+            if lineage.ended is not None:
+                raise UsageError(f"'{lineage.ended}' has ended; open a new node for another call.")
             late = self._late(timed, quote.seconds) if timed else None
             if late is not None or not line.admits(asked, final=final):
                 self._refused += 1
@@ -209,7 +231,7 @@ class Meter:
             final: for a last call, which may use what budgets keep for a landing.
         """
         with self._tree.lock:
-            line, timed = self._line()
+            line, timed = self._line().line, self._line().timed
             seconds = min(((node.budget.seconds or 0.0) - node.elapsed for node in timed), default=math.inf)
             return Room.of(line.left(final=final), seconds)
 
@@ -243,6 +265,8 @@ class Meter:
                 spend = spend.overrun()
                 self._count_overrun(hold, used)
             self._tally.add(spend)
+            if self._closed is not None and self.parent is not None and self.parent.kind == "tenant":
+                self.parent._keep_sum_of(self)
             rang = [(a, currency) for a in hold.line.accounts if a.alarms for currency in a.rang()]
         if over or rang:
             self._tell_of(hold, used, over, rang)
@@ -251,7 +275,7 @@ class Meter:
     def accounts(self) -> tuple[Account, ...]:
         """The accounts of this node and its ancestors, nearest first."""
         with self._tree.lock:
-            return self._line()[0].accounts
+            return self._line().line.accounts
 
     @property
     def recorded_limits(self) -> tuple[tuple[str, Limits], ...]:
@@ -271,7 +295,7 @@ class Meter:
     def clocks(self) -> tuple[tuple[str, float], ...]:
         """Seconds elapsed at the nodes of the lineage whose seconds are limited, by the id of their account."""
         with self._tree.lock:
-            return tuple((node.recorded_as, node.elapsed) for node in self._line()[1])
+            return tuple((node.recorded_as, node.elapsed) for node in self._line().timed)
 
     @property
     def limits(self) -> Limits:
@@ -301,20 +325,17 @@ class Meter:
             if self._closed is not None:
                 return
             self._closed = self._tree.now()
-            if self._grant.places and self.parent is not None:
-                room = self._account.room
-                places = self._grant.places
-                back = [-max(int(room[p]), 0) if p in places else 0 for p in range(len(COUNTED))]
-                self._grant.places = frozenset()
-                self.parent._line()[0].grant(as_amounts(back))
-                self._tree.epoch += 1
+            self._tree.epoch += 1
+            self._give_back()
             if self.parent is not None and self.parent.kind == "tenant":
                 self.parent._keep_sum_of(self)
 
     def set_limits(self, budget: Budget) -> None:
-        """Give the node other limits, for its whole life or for the period that ``budget`` is for.
+        """Give the node other limits for its whole life, or for the period that is now, if ``budget`` is for a period.
 
-        What is spent and held stays. A closing by an overrun is lifted, and open questions about it are answered.
+        What is spent and held stays. A closing by an overrun is lifted. A node with a share gives it back, and has
+        these limits of its own from then on. Questions that the new limits answer are answered. The ledger is told
+        before the next call of this tree leaves.
 
         Raises:
             UsageError: the node has no budget for that period.
@@ -323,34 +344,62 @@ class Meter:
             window = next((window for window in self._windows if window.budget.per == budget.per), None)
             if budget.per is not None and window is None:
                 raise UsageError(f"'{self.path}' has no budget per {budget.per} that could be changed.")
-            account = self._account if window is None else window.account
+            before = self._account.limits if window is None else window.account.limits
             if window is None:
+                self._give_back()
                 self.budget = budget
+                id, account = self.recorded_as, self._account
             else:
-                window.budget = budget
-            account.landing, account.warn_at = budget.landing, budget.warn_at
-            account.set_limits(budget.limits)
+                id, account = window.account.id, window.account
+            account.set_limits(budget.limits, landing=budget.landing, warn_at=budget.warn_at)
+            self._tree.raised[id] = budget.limits
+            self._tree.raises += 1
             self._tree.epoch += 1
-            questions, self._questions = self._questions, []
+            changed = {c for c, old, new in zip(COUNTED, before, budget.limits, strict=True) if old != new}
+            answered = [q for q in self._questions if q.refusal.currency in {*changed, "seconds"} or q.refusal.closed]
+            self._questions = [question for question in self._questions if question not in answered]
         self.tell("raised", f"'{account.id}' has new limits")
-        for question in questions:
+        for question in answered:
             question.resolve(raised=True)
 
-    def carry(self, amounts: Amounts, seconds: float = 0.0) -> None:
-        """Count what an earlier process spent under this node, so that its limits go on from there.
+    def announce(self) -> None:
+        """Have the ledger told of the node's limits: it may remember others, from an earlier process."""
+        with self._tree.lock:
+            self._tree.raised[self.recorded_as] = self.budget.limits
+
+    def raises(self) -> int:
+        """How often limits of this tree have been changed: a refusal from before may no longer stand."""
+        return self._tree.raises
+
+    def take_raised(self) -> dict[str, Limits]:
+        """Limits that were changed and that ledgers were not told of yet, by the ids of their accounts."""
+        with self._tree.lock:
+            raised, self._tree.raised = self._tree.raised, {}
+            return raised
+
+    def put_back_raised(self, limits: Mapping[str, Limits]) -> None:
+        """A ledger could not be told of these; it is told the next time."""
+        with self._tree.lock:
+            self._tree.raised = {**limits, **self._tree.raised}
+
+    def carry(self, amounts: Mapping[str, Sequence[int]], seconds: float = 0.0) -> None:
+        """Count what other processes spent under this node, as far as it is more than what is known here.
 
         Args:
-            amounts: in the order of ``currency.COUNTED``, as the ledger's account has it.
-            seconds: the node's wall clock until then.
+            amounts: spent, in the order of ``currency.COUNTED``, by the ids of the node's accounts in the ledger.
+            seconds: the wall clock of the node in an earlier process.
         """
         with self._tree.lock:
-            self._account.settle(NOTHING, amounts)
-            self._account.rang()
-            self._carried += seconds
+            self._line()
+            for id, account in self._named_accounts():
+                if id in amounts:
+                    account.spent_at_least(amounts[id])
+                    account.rang()
+            self._carried = max(self._carried, seconds)
 
     def expect(self, work: float) -> None:
         """Say how much work lies ahead, in any unit, so that spending is paced. ``did`` counts it off."""
-        self._pacer = Pacer(work)
+        self._pacer = Pacer(work, seen=as_amounts(self._account.spent))
 
     def did(self, units: float = 1.0) -> None:
         """Count work as done, here; nothing when none was expected."""
@@ -372,11 +421,14 @@ class Meter:
         self._listeners.append(listener)
 
     def tell(self, kind: EventKind, message: str, currency: str = "", question: Question | None = None) -> None:
-        """Tell everyone who listens here or above."""
+        """Tell everyone who listens here or above. What a listener raises is logged: it must not lose a reply."""
         event = BudgetEvent(kind, self.path, message, currency, question)
         for node in self._lineage():
             for listener in tuple(node._listeners):
-                listener(event)
+                try:
+                    listener(event)
+                except Exception:
+                    _LOG.exception("A listener of '%s' failed on: %s", node.path, message)
 
     @property
     def questions(self) -> tuple[Question, ...]:
@@ -399,8 +451,12 @@ class Meter:
             answer, and False when the wall clock runs out meanwhile.
         """
         found = self._refuser(refused)
-        seconds = self.room().seconds
-        if found is None or found[1].on_exceed != "ask" or seconds == 0.0:
+        if found is None or found[1].on_exceed != "ask":
+            return False
+        # More time can be asked for when the time is up: for as long as there was in all.
+        late = refused.refusal.currency == "seconds"
+        seconds = found[1].seconds if late else self.room().seconds
+        if seconds == 0.0:
             return False
         try:
             async with asyncio.timeout(seconds):
@@ -413,7 +469,7 @@ class Meter:
         with self._tree.lock:
             account = self._account
             return MeterStatistics(
-                self.path, account.limits, self.spent, as_amounts(account.held), account.granted,
+                self.path, account.limits, self.spent, as_amounts(account.held), as_amounts(account.granted),
                 sum(node._holds for node in self.walk()), self._refused, account.overruns, account.closed,
             )  # fmt: skip
 
@@ -425,41 +481,37 @@ class Meter:
 
     def _set_aside(self, node: Meter, share: float, *, final: bool) -> None:
         with self._tree.lock:
-            line = self._line()[0]
-            left = line.left(final=final)
             # Calls are counted one by one: a part of a few would be none.
             limited = (place for place, limit in enumerate(self._account.limits) if limit is not None)
-            places = frozenset(place for place in limited if COUNTED[place] != "calls")
-            amounts = as_amounts(
-                max(int(left[place] * share), 0) if place in places else 0 for place in range(len(COUNTED))
-            )
-            line.grant(amounts)
+            places = [place for place in limited if COUNTED[place] != "calls"]
+            node._grant, amounts = self._line().line.grant(share, places, final=final)
             tokens, usd, joules, grams, calls = (a if p in places else None for p, a in enumerate(amounts))
-            node._account.set_limits((tokens, usd, joules, grams, calls))
-            node._grant.places = places
+            node._account.set_limits((tokens, usd, joules, grams, calls), warn_at=node.budget.warn_at)
+
+    def _give_back(self) -> None:
+        """Let what is left of the node's share flow back; from now on it draws on what is left above, as others do."""
+        if self._grant.given:
+            left = Step((self._account,), self._grant).left()
+            self._grant.changed(left, [0] * len(left))
+            # Calls in flight know the grant, too.
+            self._grant.given.clear()
+            self._tree.epoch += 1
 
     async def _put_question(self, refusal: Refusal, budget: Budget) -> bool:
         """Put the question to whoever can answer, or join those who wait for the answer already."""
         question = next((q for q in self.questions if q.refusal.currency == refusal.currency), None)
-        if question is not None:
-            return await question.wait()
-        callback = next((node.ask for node in self._lineage() if node.ask is not None), None)
-        if callback is None and not any(node._listeners for node in self._lineage()):
-            return False
-        question = Question(refusal, budget, self.set_limits)
-        self._questions.append(question)
-        try:
+        if question is None:
+            callback = next((node.ask for node in self._lineage() if node.ask is not None), None)
+            if callback is None and not any(node._listeners for node in self._lineage()):
+                return False
+            question = Question(refusal, budget, self.set_limits, callback)
+            self._questions.append(question)
             self.tell("asked", f"'{self.path}' asks for more {refusal.currency}", refusal.currency, question)
-            if callback is not None and not question.answered:
-                raised = await callback(question)
-                if raised is not None:
-                    question.answer(raised)
-                else:
-                    question.decline()
+        try:
             return await question.wait()
         finally:
-            if callback is not None:
-                question.decline()
+            if question.answered and question in self._questions:
+                self._questions.remove(question)
 
     def _count_overrun(self, hold: Hold, used: Amounts) -> None:
         """Count a reply that was dearer than its hold; where the hold was a bound on a limited currency, close."""
@@ -471,7 +523,8 @@ class Meter:
 
     def _tell_of(self, hold: Hold, used: Amounts, over: Sequence[int], rang: Sequence[tuple[Account, str]]) -> None:
         for account, currency in rang:
-            node = next(node for node in self._lineage() if account in node._own_accounts())
+            # An account of a period that is over belongs to nobody's present line.
+            node = next((node for node in self._lineage() if account in node._own_accounts()), self)
             node.tell("warning", f"'{account.id}' has spent {account.warn_at:.0%} of its {currency}", currency)
         if over:
             currency, what = COUNTED[over[0]], dearer(hold.quote.amounts, used, over)
@@ -491,7 +544,12 @@ class Meter:
     def _own_limits(self) -> Iterator[tuple[str, Limits]]:
         yield self.recorded_as, self.budget.limits
         for window in self._windows:
-            yield window.account.id, window.budget.limits
+            yield window.account.id, window.account.limits
+
+    def _named_accounts(self) -> Iterator[tuple[str, Account]]:
+        yield self.recorded_as, self._account
+        for window in self._windows:
+            yield window.account.id, window.account
 
     def _lineage(self) -> Iterator[Meter]:
         node: Meter | None = self
@@ -510,17 +568,20 @@ class Meter:
                     return node, window.budget
         return None
 
-    def _line(self) -> tuple[Line, tuple[Meter, ...]]:
-        """The accounts up to the root, and the nodes on the way whose seconds are limited; kept until they change."""
+    def _line(self) -> _Lineage:
+        """The node's lineage; kept until it changes."""
         tree = self._tree
         if tree.windows:
             tree.turn_periods()
-        if self._kept is None or self._kept[0] != tree.epoch:
+        if self._kept is None or self._kept.epoch != tree.epoch:
             nodes = tuple(self._lineage())
-            steps = [Step(node._own_accounts(), node._grant) for node in nodes]
-            timed = tuple(node for node in nodes if node.budget.seconds is not None)
-            self._kept = (tree.epoch, Line(steps), timed)
-        return self._kept[1], self._kept[2]
+            self._kept = _Lineage(
+                tree.epoch,
+                Line([Step(node._own_accounts(), node._grant) for node in nodes]),
+                tuple(node for node in nodes if node.budget.seconds is not None),
+                next((node.path for node in nodes if node._closed is not None), None),
+            )
+        return self._kept
 
     def _late(self, timed: Sequence[Meter], seconds: float) -> Refusal | None:
         for node in timed:

@@ -25,6 +25,7 @@ class Pacer:
 
     Args:
         work: units of work that lie ahead, in any unit: calls, tasks, weights.
+        seen: what the node had spent before this work began.
 
     Example:
         >>> pacer = Pacer(work=10)
@@ -33,10 +34,10 @@ class Pacer:
         2.0
     """
 
-    def __init__(self, work: float) -> None:
+    def __init__(self, work: float, seen: Amounts = NOTHING) -> None:
         self.work = work
         self._rate: list[float] | None = None
-        self._seen: Amounts = NOTHING
+        self._seen: Amounts = seen
 
     def did(self, units: float, spent: Amounts) -> None:
         """Count finished work.

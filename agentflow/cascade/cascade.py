@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from agentflow.budget.currency import MICRO
 from agentflow.budget.hold import Hold
 from agentflow.budget.ledger import Entry, Labels
-from agentflow.budget.money import NANO
+from agentflow.budget.money import NANO, format_usd
 from agentflow.budget.spend import Quote, Spend
 from agentflow.cascade.checks import Candidate, Check, output_schema, parse_output, run_checks
 from agentflow.cascade.policy import Policy
@@ -107,29 +107,34 @@ class _Climb:
     async def _code(self, rung: CodeRung, request: Request) -> _Tried:
         # Running code again is new work, and is charged as such: its key is never used twice.
         key = f"{self._key(rung)}|{secrets.token_hex(4)}"
-        hold = await self._reserve_code(rung, key)
+        hold = await self.scope.reserve(rung.quote(), key, self._labels(rung))
+        assert hold is not None, "nobody else has this key"
         with hold, tracing.code_span(rung.name, number=len(self.trail) + 1) as span:
+            started = asyncio.get_running_loop().time()
             try:
                 answer, spend = await rung.run(request)
             except BaseException:
-                await self.scope.ledger.close(key, "released")
+                await self._end_failed_code(rung, hold, key, asyncio.get_running_loop().time() - started)
                 raise
             hold.settle(spend)
             await self.scope.ledger.close(key, "settled", spend=spend)
+            _refuse_undeclared(rung, spend)
             verdict = run_checks(self.checks, Candidate(request, answer.value, None)) & Verdict(True, answer.confidence)
             tried = self._judged(rung, request, answer.value, "", verdict, spend)
             self._note(key, tried.attempt)
             span.finish(_facts(tried.attempt))
             return tried
 
-    async def _reserve_code(self, rung: CodeRung, key: str) -> Hold:
-        labels = self._labels(rung)
-        while True:
-            try:
-                return await self.scope.reserve(rung.quote(), key, labels)
-            except BudgetExceeded as refused:
-                if not await self.scope.appeal(refused):
-                    raise
+    async def _end_failed_code(self, rung: CodeRung, hold: Hold, key: str, seconds: float) -> None:
+        """Code that may pay someone is charged at its worst; what only computes, for the time it took."""
+        if rung.pays:
+            spend = Spend.at_worst(hold.quote, seconds=seconds)
+            hold.settle(spend)
+            await self.scope.ledger.close(key, "in_doubt", spend=spend)
+        else:
+            spend = rung.computed(seconds)
+            hold.settle(spend)
+            await self.scope.ledger.close(key, "settled", spend=spend)
 
     async def _model(self, rung: ModelRung, request: Request) -> _Tried | None:
         """Ask a model, and when its reply fails the checks, tell it why and ask again."""
@@ -146,16 +151,21 @@ class _Climb:
 
     async def _ask(self, rung: ModelRung, request: Request, *, repair: bool) -> _Tried | None:
         """One attempt: replay it, or hold, send, settle. None when the backend gave no reply."""
-        while (done := await self._done(rung)) is not None:
-            if done.completion is not None:
-                return self._judge_completion(rung, request, done.completion, Spend(), repair=repair, replayed=True)
-            known = done.outcome == "failed"
-            reason = "it failed in an earlier run" if known else "an earlier run was cut off during it"
-            self._record(self._attempt(rung, "failed", Spend(), reason=reason, repair=repair, replayed=True))
-            if known:
-                return None
-        key, labels = self._key(rung), self._labels(rung)
-        request, hold = await self.scope.reserve_reply(rung, request, key, self.cascade.policy.min_output, labels)
+        while True:
+            while (done := await self._done(rung)) is not None:
+                if done.completion is not None:
+                    return self._judge_completion(rung, request, done.completion, Spend(), repair=repair, replayed=True)
+                known = done.outcome == "failed"
+                reason = "it failed in an earlier run" if known else "an earlier run was cut off during it"
+                self._record(self._attempt(rung, "failed", Spend(), reason=reason, repair=repair, replayed=True))
+                if known:
+                    return None
+            key, labels = self._key(rung), self._labels(rung)
+            least = self.cascade.policy.min_output
+            reserved = await self.scope.reserve_reply(rung, request, key, least, labels)
+            if reserved is not None:
+                break
+        request, hold = reserved
         model = tracing.ModelFacts(rung.backend.provider, rung.model, rung.backend.in_process, rung.name)
         with tracing.chat_span(model, request, number=len(self.trail) + 1) as span:
             span.held(hold.quote.tokens, hold.quote.nano_usd / NANO, hold.quote.microjoules / MICRO)
@@ -175,7 +185,7 @@ class _Climb:
 
     async def _done(self, rung: ModelRung) -> Entry | None:
         """What an earlier run of the job recorded of this attempt; None when it may leave."""
-        entry = await self.scope.ledger.find(self._key(rung))
+        entry = await self.scope.ledger.find(self._key(rung), replay=True)
         return None if entry is None or entry.state in ("held", "released") else entry
 
     async def _send(self, rung: ModelRung, request: Request, hold: Hold, key: str) -> tuple[Completion, Spend]:
@@ -197,7 +207,8 @@ class _Climb:
                     hold.release()
                     await self.scope.ledger.close(key, "released")
                     raise _Failed(failure, Spend(seconds=seconds)) from error
-                worst = Spend.at_worst(hold.quote, request.max_output_tokens or rung.default_output, seconds)
+                reply = min(request.max_output_tokens or rung.default_output, hold.quote.tokens)
+                worst = Spend.at_worst(hold.quote, reply, seconds)
                 hold.settle(worst)
                 await self.scope.ledger.close(key, "in_doubt", spend=worst)
                 if failure is None:
@@ -332,6 +343,15 @@ def _backend_error(error: BaseException, rung: ModelRung, request: Request) -> B
             "Raise its timeout_s or the budget's seconds."
         )
     return None
+
+
+def _refuse_undeclared(rung: CodeRung, spend: Spend) -> None:
+    """Code that spends more than it declared was not held for it: the next one would slip under a limit as well."""
+    if spend.nano_usd > rung.worst.nano_usd or spend.tokens > rung.worst.tokens:
+        raise UsageError(
+            f"The code rung '{rung.name}' spent {spend.tokens:,} tokens and {format_usd(spend.nano_usd)}, and declared "
+            f"at most {rung.worst.tokens:,} and {format_usd(rung.worst.nano_usd)}. It is charged. State its worst case."
+        )
 
 
 def _believable_spend(rung: ModelRung, completion: Completion) -> Spend:

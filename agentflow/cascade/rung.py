@@ -56,7 +56,7 @@ class CodeRung:
         profile: joules of CPU seconds.
         max_cpu_s: the CPU seconds it is held for.
         threaded: run a plain function in a worker thread, for work that would block the event loop.
-        worst: tokens and dollars it may spend elsewhere.
+        worst: the most tokens and dollars it may spend elsewhere in one run; it is held for them.
         region: where its electricity comes from, by its code in ``energy.grid``.
     """
 
@@ -77,6 +77,16 @@ class CodeRung:
             micrograms=_most_micrograms(joules, self.region),
             bound=False,
         )
+
+    @property
+    def pays(self) -> bool:
+        """Whether it may pay someone."""
+        return self.worst.tokens > 0 or self.worst.nano_usd > 0
+
+    def computed(self, seconds: float) -> Spend:
+        """What a run that ended without an answer used: its time, every core busy that it may use."""
+        energy = self.profile.estimate(CallFacts(TokenUsage(), Timings(total_s=seconds)))
+        return Spend(calls=1, energy=energy, seconds=seconds, co2e=co2e(energy, self.region))
 
     async def run(self, request: Request) -> tuple[Answer, Spend]:
         """Run the function, and measure it. CPU seconds are this thread's, or the process's when it is async."""

@@ -5,9 +5,9 @@ May import budget and everything below, rung. ``cascade`` climbs with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from agentflow.budget.admission import Admission, Strict
 from agentflow.budget.hold import Hold
@@ -21,6 +21,7 @@ from agentflow.messages import Request
 
 # How often a request is shortened to what the ledger has left, while other processes spend from it.
 _REFITS: Final = 3
+Reserved = TypeVar("Reserved")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +40,21 @@ class CallScope:
     final: bool = False
     admission: Admission = field(default_factory=Strict)
 
-    async def reserve(self, quote: Quote, key: str, labels: Labels) -> Hold:
-        """Hold a quote in the budget tree and record it; both, or neither.
+    async def reserve(self, quote: Quote, key: str, labels: Labels) -> Hold | None:
+        """Reserve what an attempt may cost, and record it; ask for more where the budget says so.
+
+        Returns:
+            Its hold; None when the attempt is recorded already, and must not be made again.
 
         Raises:
-            BudgetExceeded: there is no room, here or in what other processes have left.
+            BudgetExceeded: there is no room, here or in what other processes have left, and nobody raised the limit.
             LedgerError: it cannot be recorded.
         """
-        hold = self.meter.hold(quote, final=self.final)
-        try:
-            await self.ledger.open(
-                Opening(key, self.meter.path, quote, self.meter.recorded_limits, labels, self.meter.clocks)
-            )
-        except BaseException:
-            hold.release()
-            raise
-        return hold
+        return await self._asking(lambda: self._reserve(quote, key, labels))
 
     async def reserve_reply(
         self, rung: ModelRung, request: Request, key: str, least: int, labels: Labels
-    ) -> tuple[Request, Hold]:
+    ) -> tuple[Request, Hold] | None:
         """Reserve an attempt at a model, its reply shortened to what is left; ask for more where the budget says so.
 
         Args:
@@ -69,39 +65,56 @@ class CallScope:
             labels: whose attempt it is.
 
         Returns:
-            The request as it is to be sent, and its hold.
+            The request as it is to be sent, and its hold; None when the attempt is recorded already.
 
         Raises:
             BudgetExceeded: not even ``least`` tokens fit, and nobody raised the limit.
             LedgerError: it cannot be recorded.
         """
-        while True:
-            try:
-                return await self._fitted(rung, request, key, least, labels)
-            except BudgetExceeded as refused:
-                if not await self.appeal(refused):
-                    raise
+        return await self._asking(lambda: self._fitted(rung, request, key, least, labels))
 
-    async def appeal(self, refused: BudgetExceeded) -> bool:
-        """Ask whether the limit may be raised, and tell the ledger when it was."""
-        if not await self.meter.appeal(refused):
-            return False
-        for id, limits in self.meter.recorded_limits:
-            known = await self.ledger.account(id)
-            if known is not None and known.account.limits != limits:
-                await self.ledger.set_limits(id, limits)
-        return True
+    async def _asking(self, reserve: Callable[[], Awaitable[Reserved]]) -> Reserved:
+        """Try again as long as somebody raises the limit that refused; a raise that gains nothing is none."""
+        last: BudgetExceeded | None = None
+        while True:
+            raises = self.meter.raises()
+            try:
+                return await reserve()
+            except BudgetExceeded as refused:
+                if last is not None and not _gained(last, refused):
+                    raise
+                # While this was refused, somebody may have answered another call's question.
+                if raises == self.meter.raises():
+                    if not await self.meter.appeal(refused):
+                        raise
+                    last = refused
+
+    async def _reserve(self, quote: Quote, key: str, labels: Labels) -> Hold | None:
+        await self._tell_raised()
+        meter = self.meter
+        hold = meter.hold(quote, final=self.final)
+        try:
+            opening = Opening(key, meter.path, quote, meter.recorded_limits, labels, meter.clocks)
+            entry = await self.ledger.open(opening)
+        except BaseException:
+            hold.release()
+            raise
+        if entry.state != "held":
+            hold.release()
+            return None
+        return hold
 
     async def _fitted(
         self, rung: ModelRung, request: Request, key: str, least: int, labels: Labels
-    ) -> tuple[Request, Hold]:
+    ) -> tuple[Request, Hold] | None:
+        expected = self.admission.expected(rung.name, labels.call)
         room = self.meter.room(final=self.final)
         refits = 0
         while True:
-            fitted = rung.fit(request, room, least, self._expected(rung, labels))
+            fitted = rung.fit(request, room, least, expected)
             try:
-                quote = rung.quote(fitted, self._expected(rung, labels))
-                return fitted, await self.reserve(quote, key, labels)
+                hold = await self._reserve(rung.quote(fitted, expected), key, labels)
+                return None if hold is None else (fitted, hold)
             except BudgetExceeded as refused:
                 currency, left = refused.refusal.currency, refused.refusal.left
                 known = room.of_currency(currency)
@@ -111,5 +124,19 @@ class CallScope:
                 refits += 1
                 room = self.meter.room(final=self.final).at_most(currency, left)
 
-    def _expected(self, rung: ModelRung, labels: Labels) -> int | None:
-        return self.admission.expected(rung.name, labels.call)
+    async def _tell_raised(self) -> None:
+        """Tell the ledger of limits that were changed in this process."""
+        raised = self.meter.take_raised()
+        try:
+            for id in tuple(raised):
+                await self.ledger.set_limits(id, raised[id])
+                del raised[id]
+        finally:
+            if raised:
+                self.meter.put_back_raised(raised)
+
+
+def _gained(before: BudgetExceeded, after: BudgetExceeded) -> bool:
+    """Whether a raise left more than there was, or another limit stands in the way now."""
+    one, other = before.refusal, after.refusal
+    return (one.node, one.currency) != (other.node, other.currency) or other.left > one.left or bool(one.closed)

@@ -88,5 +88,6 @@ async def run_research(
         shutil.rmtree(folder.path, ignore_errors=True)
         raise
     finally:
+        meter.close()
         log.close()
     return FinishedJob(report, folder)

@@ -12,7 +12,7 @@ class Shares:
 
     An agent's share is the part of the budget that all its tasks of the plan have together. Shares that sum to more
     than 1 are scaled down, so that the order in which tasks start does not matter. An agent whose share is 1 has no
-    slice: its tasks draw on whatever is left, as what others did not spend flows back.
+    slice: its tasks draw on whatever is left (a part of 1 as it is scaled, and what others did not spend).
 
     Example:
         >>> shares = Shares(plan)                                       # doctest: +SKIP
@@ -22,7 +22,9 @@ class Shares:
     def __init__(self, plan: Plan) -> None:
         self._tasks = Counter(task.agent.name for task in plan.tasks)
         sliced = {task.agent.name: task.agent.budget_share for task in plan.tasks if task.agent.budget_share < 1.0}
-        self._scale = max(sum(sliced.values()), 1.0)
+        # Those that draw on what is left must find something left.
+        rest = 1.0 if len(sliced) < len({task.agent.name for task in plan.tasks}) else 0.0
+        self._scale = max(sum(sliced.values()) + rest, 1.0)
         self._taken = 0.0
 
     def take(self, task: Task) -> float | None:

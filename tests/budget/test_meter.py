@@ -219,7 +219,7 @@ def test_a_warning_comes_once_for_each_limit_when_its_share_is_spent() -> None:
 def test_what_an_earlier_process_spent_counts_on() -> None:
     now = [0.0]
     job = Meter("job", Budget(tokens=100, seconds=60), clock=lambda: now[0])
-    job.carry((70, 0, 0, 0, 3), seconds=50.0)
+    job.carry({"job": (70, 0, 0, 0, 3)}, seconds=50.0)
     assert (job.room().tokens, job.room().seconds) == (30, 10.0)
     now[0] = 5.0
     assert job.elapsed == 55.0

@@ -17,7 +17,6 @@ from agentflow.budget.ledger import Opening
 from agentflow.budget.ledger.audit import audit
 from agentflow.budget.ledger.base import AccountState
 from agentflow.budget.ledger.operations import Books, Close, Doubt, Open, Operation, Reconcile
-from agentflow.budget.line import as_amounts
 from agentflow.budget.meter import Meter
 from agentflow.budget.spend import Emissions, Quote, Spend
 from agentflow.energy.interval import Energy
@@ -122,7 +121,7 @@ class MeterMachine(RuleBasedStateMachine):
         self.nodes = [Meter("job", root.budget, clock=lambda: 0.0)]
         known = self.books.accounts.get("job")
         if known is not None:
-            self.nodes[0].carry(as_amounts(known.spent))
+            self.nodes[0].carry({"job": known.spent})
 
     @rule(data=st.data(), part=st.floats(0, 1))
     def reconcile(self, data: st.DataObject, part: float) -> None:

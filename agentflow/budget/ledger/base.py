@@ -157,8 +157,8 @@ class Ledger(Protocol):
         """Note what the checks said of an attempt; recorded soon, without waiting for it."""
         ...
 
-    async def find(self, key: str) -> Entry | None:
-        """The entry under ``key``, if there is one."""
+    async def find(self, key: str, *, replay: bool = False) -> Entry | None:
+        """The entry under ``key``, if there is one; with ``replay``, count that its reply is given again."""
         ...
 
     async def entries(self, which: EntryFilter = EntryFilter()) -> Sequence[Entry]:

@@ -7,6 +7,8 @@ writer thread, so that tasks share commits. A run that was killed leaves its hol
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import itertools
 import secrets
 from collections.abc import Sequence
@@ -17,10 +19,10 @@ import tenacity
 from agentflow.budget.currency import Limits
 from agentflow.budget.ledger.audit import Finding, audit
 from agentflow.budget.ledger.base import AccountState, Entry, EntryFilter, Opening
-from agentflow.budget.ledger.operations import Close, Doubt, Find, Judge, Open, Reconcile, SetLimits
+from agentflow.budget.ledger.operations import Close, Doubt, Find, Judge, Open, Reconcile, Result, SetLimits
 from agentflow.budget.ledger.writer import Store, Writer
 from agentflow.budget.spend import Spend
-from agentflow.errors import HeldElsewhere
+from agentflow.errors import HeldElsewhere, LedgerError
 from agentflow.messages import Completion
 
 # How long an attempt that another process holds is waited for.
@@ -42,6 +44,10 @@ class Database(Store, Protocol):
         """The account of this id, or every one, by id."""
         ...
 
+    def books(self) -> tuple[list[Entry], list[AccountState]]:
+        """Every entry and every account, as they stand at one moment."""
+        ...
+
 
 class DurableLedger:
     """A ledger that outlives its process.
@@ -57,6 +63,7 @@ class DurableLedger:
         self._writer = Writer(database, f"agentflow-ledger-{run}")
         self._tokens = itertools.count(secrets.randbits(48))
         self._recovered = False
+        self._owed: dict[str, Close] = {}
 
     async def open(self, opening: Opening) -> Entry:
         """Record a hold at every account, or return the entry already recorded under its key."""
@@ -64,6 +71,7 @@ class DurableLedger:
             # What dead processes still hold is charged before anything new is held: in the writer's queue, ahead of it.
             self._recovered = True
             self._writer.post(self._recover)
+        self._close_owed()
         operation = Open(opening, self.run, next(self._tokens))
         try:
             try:
@@ -72,7 +80,8 @@ class DurableLedger:
                 return await self._take_up(operation)
         except asyncio.CancelledError:
             # It may be committed by now, and nobody will use it.
-            self._writer.post(Close(opening.key, self.run, "released", abandoned=operation.token))
+            with contextlib.suppress(LedgerError):
+                self._writer.post(Close(opening.key, self.run, "released", abandoned=operation.token))
             raise
 
     async def close(
@@ -84,18 +93,24 @@ class DurableLedger:
         completion: Completion | None = None,
         first_token_s: float | None = None,
     ) -> Entry:
-        """End a held entry; ending it again changes nothing. Cancelled meanwhile, it is recorded all the same."""
-        return cast(
-            "Entry", await self._writer.submit(Close(key, self.run, state, spend, completion, first_token_s))
-        )  # fmt: skip
+        """End a held entry; ending it again changes nothing. Cancelled meanwhile, it is recorded all the same.
+
+        What could not be recorded is tried again with the next opening; until then the entry stays held.
+        """
+        operation = Close(key, self.run, state, spend, completion, first_token_s)
+        try:
+            return cast("Entry", await self._writer.submit(operation))
+        except LedgerError:
+            self._owed[key] = operation
+            raise
 
     def judge(self, key: str, outcome: str, score: float | None) -> None:
         """Note what the checks said of an attempt."""
         self._writer.post(Judge(key, outcome, score))
 
-    async def find(self, key: str) -> Entry | None:
+    async def find(self, key: str, *, replay: bool = False) -> Entry | None:
         """The entry under ``key``, if there is one."""
-        return cast("Entry | None", await self._writer.submit(Find(key)))
+        return cast("Entry | None", await self._writer.submit(Find(key, replay)))
 
     async def entries(self, which: EntryFilter = EntryFilter()) -> Sequence[Entry]:  # noqa: B008 - a frozen value
         """Entries in the order they were opened, without their replies."""
@@ -124,10 +139,7 @@ class DurableLedger:
 
     async def audit(self) -> Sequence[Finding]:
         """Count every account again from its entries, and tell where the two differ; nothing when all is well."""
-        # In one reading each: what is recorded between the two would look like a difference.
-        entries, accounts = await self._writer.call(lambda: (self._database.entries(EntryFilter()),
-                                                             self._database.accounts()))  # fmt: skip
-        return audit(entries, accounts)
+        return audit(*await asyncio.to_thread(self._database.books))
 
     async def aclose(self) -> None:
         """Record what is queued, and let go."""
@@ -147,6 +159,16 @@ class DurableLedger:
             reraise=True,
         )
         return await again(submit)
+
+    def _close_owed(self) -> None:
+        """Try again to record how calls ended, where a full disk or an absent server prevented it."""
+        for key, operation in tuple(self._owed.items()):
+            del self._owed[key]
+            self._writer.submit(operation).add_done_callback(functools.partial(self._still_owed, operation))
+
+    def _still_owed(self, operation: Close, done: asyncio.Future[Result]) -> None:
+        if not done.cancelled() and isinstance(done.exception(), LedgerError):
+            self._owed[operation.key] = operation
 
     def _recover(self) -> int:
         keys, runs = self._database.abandoned()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 from agentflow.budget.currency import Limits
 from agentflow.budget.ledger.base import AccountState, Entry, EntryFilter, Opening
-from agentflow.budget.ledger.operations import Books, Close, Judge, Open, Reconcile, SetLimits, is_final
+from agentflow.budget.ledger.operations import Books, Close, Find, Judge, Open, Reconcile, SetLimits
 from agentflow.budget.spend import Spend
 from agentflow.messages import Completion
 
@@ -20,20 +21,24 @@ class MemoryLedger:
     """Entries in a dict, in the order they were opened.
 
     Args:
-        keep: how many entries stay, so that a process may run for a year; the oldest that have ended go first, and
-            their accounts keep what they cost.
+        keep: how many entries stay, so that a process may run for a year. The oldest that have ended go first; an
+            account goes with the last entry that names it.
     """
 
     def __init__(self, keep: int = 10_000) -> None:
         self.run = secrets.token_hex(8)
         self._books = Books()
         self._keep = keep
+        self._named: Counter[str] = Counter()
         self._tokens = itertools.count(1)
 
     async def open(self, opening: Opening) -> Entry:
         """Record a hold at every account, or return the entry already recorded under its key."""
+        before = self._books.entries.get(opening.key)
         entry = Open(opening, self.run, next(self._tokens)).apply(self._books, _now_ms())
         self._books.saved()
+        if before is None:
+            self._named.update(entry.accounts)
         if len(self._books.entries) > self._keep:
             self._forget()
         return entry
@@ -57,9 +62,11 @@ class MemoryLedger:
         """Note what the checks said of an attempt."""
         Judge(key, outcome, score).apply(self._books, _now_ms())
 
-    async def find(self, key: str) -> Entry | None:
+    async def find(self, key: str, *, replay: bool = False) -> Entry | None:
         """The entry under ``key``, if there is one."""
-        return self._books.entries.get(key)
+        entry = Find(key, replay).apply(self._books, _now_ms())
+        self._books.saved()
+        return entry
 
     async def entries(self, which: EntryFilter = EntryFilter()) -> Sequence[Entry]:  # noqa: B008 - a frozen value
         """Entries in the order they were opened, without their replies."""
@@ -91,11 +98,15 @@ class MemoryLedger:
         """Nothing is open."""
 
     def _forget(self) -> None:
-        for key, entry in list(self._books.entries.items()):
-            if len(self._books.entries) <= self._keep:
-                return
-            if is_final(entry.state):
-                del self._books.entries[key]
+        """Drop the oldest entries that have ended, and accounts that no entry names any more."""
+        books = self._books
+        old = (key for key, entry in books.entries.items() if entry.state != "held")
+        for key in tuple(itertools.islice(old, len(books.entries) - self._keep)):
+            for id in books.entries.pop(key).accounts:
+                self._named[id] -= 1
+                if not self._named[id]:
+                    del self._named[id], books.accounts[id]
+                    books.elapsed.pop(id, None)
 
 
 def _matches(entry: Entry, which: EntryFilter) -> bool:

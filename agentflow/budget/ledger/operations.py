@@ -11,7 +11,7 @@ from typing import Literal
 
 from agentflow.budget.account import Account, fits_in
 from agentflow.budget.currency import COUNTED, NOTHING, Amounts, Limits
-from agentflow.budget.ledger.base import Entry, Opening, State
+from agentflow.budget.ledger.base import Entry, Opening
 from agentflow.budget.line import as_amounts, closing, exceeded, refusal_of
 from agentflow.budget.spend import Spend
 from agentflow.errors import AgentflowError, BudgetExceeded, HeldElsewhere, UsageError
@@ -137,7 +137,7 @@ class Close:
             raise UsageError(f"The ledger has no entry '{self.key}' to close.")
         if entry.run != self.run:
             return entry
-        if entry.state == "in_doubt" and self.state == "settled":
+        if entry.state == "in_doubt" and self.state != "in_doubt":
             # Put in doubt while its call was still running: what it cost is known after all.
             return books.write(self._ended(entry, recharge(books, entry, self.spend), now_ms))
         if entry.state != "held":
@@ -249,9 +249,10 @@ class SetLimits:
 
 @dataclass(frozen=True, slots=True)
 class Find:
-    """Look an entry up, in the order of what was queued before."""
+    """Look an entry up, in the order of what was queued before; count a replay when its reply is to be given again."""
 
     key: str
+    replay: bool = False
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -260,7 +261,10 @@ class Find:
 
     def apply(self, books: Books, now_ms: int) -> Entry | None:
         """The entry, if there is one."""
-        return books.entries.get(self.key)
+        entry = books.entries.get(self.key)
+        if entry is None or not self.replay or entry.completion is None:
+            return entry
+        return books.write(replace(entry, replays=entry.replays + 1))
 
 
 Operation = Open | Close | Judge | Reconcile | Doubt | SetLimits | Find
@@ -314,8 +318,3 @@ def recharge(books: Books, entry: Entry, spend: Spend | None) -> Spend | None:
     for account in books.touch(entry.accounts):
         account.settle(NOTHING, difference)
     return spend
-
-
-def is_final(state: State) -> bool:
-    """Whether an entry in this state is never charged again without a person's hand."""
-    return state in ("settled", "released", "reconciled")

@@ -27,12 +27,17 @@ if TYPE_CHECKING:
 _VERSION: Final = 1
 # How long a database that restarts, or locks that cross, are waited for.
 _PATIENCE_S: Final = 30.0
+# Accounts that are known to be there: those of finished chains are never asked for again.
+_REMEMBERED: Final = 10_000
 # Serialization failure, deadlock, the same key or account made by two workers at once.
 _AGAIN: Final = frozenset({"40001", "40P01", "23505"})
 # What a server says of an address that no waiting will mend.
 _NEVER: Final = ("does not exist", "authentication failed", "no pg_hba.conf entry")
 # Any worker may be the first to make the tables; they take turns by this lock.
 _MAKING: Final = 0x6167656E74666C6F
+
+# A server that is gone without a word is noticed within half a minute.
+_KEEPALIVE: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
 
 _ENTRY, _ACCOUNT = "agentflow_entry", "agentflow_account"
 _SCHEMA: Final = (
@@ -82,6 +87,7 @@ class PostgresDatabase:
         self._url = url
         self._run = run
         self._connection: psycopg.Connection | None = None
+        self._backend: int | None = None
         # The accounts of entries that this process holds, so that closing one needs no look at it before its locks.
         self._holding: dict[str, tuple[str, ...]] = {}
         self._made: set[str] = set()
@@ -113,13 +119,22 @@ class PostgresDatabase:
         """Entries in the order they were opened, without their replies."""
         where, values = rows.conditions(which, "%s")
         statement = f"select {', '.join(rows.LISTED)} from {_ENTRY} where {where} order by opened_ms, token"
-        return [rows.entry_of(row) for row in self._read(statement, values)]
+        (found,) = self._read((statement, values))
+        return [rows.entry_of(row) for row in found]
 
     def accounts(self, id: str | None = None) -> list[AccountState]:
         """The account of this id, or every one, by id."""
         where, values = ("true", []) if id is None else ("id = %s", [id])
         statement = f'{_SELECT_ACCOUNT} where {where} order by id collate "C"'
-        return [rows.account_of(row) for row in self._read(statement, values)]
+        (found,) = self._read((statement, values))
+        return [rows.account_of(row) for row in found]
+
+    def books(self) -> tuple[list[Entry], list[AccountState]]:
+        """Every entry and every account, as they stand at one moment."""
+        entries, accounts = self._read(
+            (f"select {', '.join(rows.LISTED)} from {_ENTRY}", ()), (f'{_SELECT_ACCOUNT} order by id collate "C"', ())
+        )
+        return [rows.entry_of(row) for row in entries], [rows.account_of(row) for row in accounts]
 
     def close(self) -> None:
         """Close the connection, and with it the lock that says that this process is alive."""
@@ -135,6 +150,8 @@ class PostgresDatabase:
             results = apply_all(operations, books, time.time_ns() // 1_000_000)
             self._save(connection, books, known)
         # Only now is it sure that they are there.
+        if len(self._made) > _REMEMBERED:
+            self._made.clear()
         self._made.update(books.accounts)
         return results
 
@@ -184,16 +201,24 @@ class PostgresDatabase:
             return self._connection
         self._made.clear()
         connection: psycopg.Connection = _psycopg().connect(
-            self._url, autocommit=True, connect_timeout=10, application_name="agentflow"
+            self._url, autocommit=True, connect_timeout=10, application_name="agentflow", **_KEEPALIVE
         )
         try:
-            connection.execute("select pg_advisory_lock(%s)", (_number(self._run),))
+            self._say_alive(connection)
             self._prepare(connection)
         except BaseException:
             connection.close()
             raise
         self._connection = connection
         return connection
+
+    def _say_alive(self, connection: psycopg.Connection) -> None:
+        """Take the lock of this run; a session of ours that the network cut off may still have it."""
+        if not _rows(connection, "select pg_try_advisory_lock(%s)", (_number(self._run),))[0][0]:
+            if self._backend is not None:
+                connection.execute("select pg_terminate_backend(%s)", (self._backend,))
+            raise _psycopg().OperationalError("the server still keeps an earlier session of this process")
+        self._backend = connection.info.backend_pid
 
     def _prepare(self, connection: psycopg.Connection) -> None:
         """Make the tables, or refuse those of another version."""
@@ -210,15 +235,16 @@ class PostgresDatabase:
                     "Use the program that made it, or another database."
                 )
 
-    def _read(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Read by a connection of its own, so that a long report holds nobody up."""
+    def _read(self, *statements: tuple[str, Sequence[Any]]) -> list[list[tuple[Any, ...]]]:
+        """Read at one moment, by a connection of its own: a long report holds nobody up."""
         psycopg = _psycopg()
 
-        def read() -> list[tuple[Any, ...]]:
+        def read() -> list[list[tuple[Any, ...]]]:
             with psycopg.connect(self._url, connect_timeout=10, application_name="agentflow report") as connection:
+                connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
                 if _rows(connection, "select to_regclass(%s)", (_ENTRY,))[0][0] is None:
-                    return []
-                return _rows(connection, statement, values)
+                    return [[] for _ in statements]
+                return [_rows(connection, statement, values) for statement, values in statements]
 
         return self._patiently(read, forget=False)
 
@@ -255,6 +281,8 @@ class PostgresDatabase:
                 stop=tenacity.stop_after_delay(_PATIENCE_S),
                 reraise=True,
             )(work)
+        except psycopg.DataError:
+            raise
         except psycopg.Error as error:
             if forget:
                 self._forget()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -63,12 +62,12 @@ class SqliteDatabase:
     """
 
     def __init__(self, path: Path, run: str) -> None:
-        self.path = path
+        # Whatever folder the process changes to.
+        self.path = path = path.absolute()
         self._run = run
         self._runs = path.with_name(f"{path.name}.runs")
         self._alive = FileLock(self._runs / f"{run}.lock", thread_local=False)
         self._connection: sqlite3.Connection | None = None
-        self._reading = threading.Lock()
         # What the last batch left: still true while nobody else has written.
         self._books = Books()
         self._seen_version = -1
@@ -87,7 +86,11 @@ class SqliteDatabase:
                 if connection.in_transaction:
                     connection.execute("rollback")
                 raise
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.OperationalError, sqlite3.IntegrityError, OSError) as error:
+            raise self._failed("written", error) from error
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, (sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.NotSupportedError)):
+                raise
             raise self._failed("written", error) from error
 
     def abandoned(self) -> tuple[tuple[str, ...], frozenset[str]]:
@@ -104,15 +107,21 @@ class SqliteDatabase:
         """Entries in the order they were opened, without their replies."""
         where, values = rows.conditions(which, "?")
         listed = ", ".join(rows.LISTED)
-        return [rows.entry_of(row) for row in self._read(
-            f"select {listed} from entry where {where} order by opened_ms, token", values
-        )]  # fmt: skip
+        (found,) = self._read((f"select {listed} from entry where {where} order by opened_ms, token", values))
+        return [rows.entry_of(row) for row in found]
 
     def accounts(self, id: str | None = None) -> list[AccountState]:
         """The account of this id, or every one, by id."""
-        if id is not None:
-            return [rows.account_of(row) for row in self._read(f"{_SELECT_ACCOUNT} where id = ?", [id])]
-        return [rows.account_of(row) for row in self._read(f"{_SELECT_ACCOUNT} order by id", [])]
+        one = (f"{_SELECT_ACCOUNT} where id = ?", [id])
+        (found,) = self._read((f"{_SELECT_ACCOUNT} order by id", ()) if id is None else one)
+        return [rows.account_of(row) for row in found]
+
+    def books(self) -> tuple[list[Entry], list[AccountState]]:
+        """Every entry and every account, as they stand at one moment."""
+        entries, accounts = self._read(
+            (f"select {', '.join(rows.LISTED)} from entry", ()), (f"{_SELECT_ACCOUNT} order by id", ())
+        )
+        return [rows.entry_of(row) for row in entries], [rows.account_of(row) for row in accounts]
 
     def close(self) -> None:
         """Close the file, and say that this process no longer holds anything."""
@@ -209,20 +218,21 @@ class SqliteDatabase:
                 "Use the program that made it, or another file."
             )
 
-    def _read(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Read by a connection of its own, so that a long report holds nobody up."""
+    def _read(self, *statements: tuple[str, Sequence[Any]]) -> list[list[tuple[Any, ...]]]:
+        """Read in one transaction, by a connection of its own: a long report holds nobody up."""
         try:
             if not self.path.exists():
-                return []
-            with self._reading:
-                connection = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=_BUSY_MS / 1000)
-                try:
-                    return connection.execute(statement, values).fetchall()
-                finally:
-                    connection.close()
+                return [[] for _ in statements]
+            uri = f"{self.path.as_uri()}?mode=ro"
+            connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_MS / 1000, isolation_level=None)
+            try:
+                connection.execute("begin")
+                return [connection.execute(statement, values).fetchall() for statement, values in statements]
+            finally:
+                connection.close()
         except sqlite3.OperationalError as error:
             if "no such table" in str(error):
-                return []
+                return [[] for _ in statements]
             raise self._failed("read", error) from error
         except (sqlite3.Error, OSError) as error:
             raise self._failed("read", error) from error

@@ -6,6 +6,8 @@ Tasks of any event loop wait for their own operation; while a batch commits, the
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import queue
 import threading
 from collections import defaultdict
@@ -58,6 +60,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._closed = False
+        self._process = 0
 
     def submit(self, operation: Operation) -> asyncio.Future[Result]:
         """Queue an operation; it is recorded when the future is done. Cancelling that does not take it back.
@@ -91,6 +94,8 @@ class Writer:
     def _put(self, item: _Item) -> None:
         if self._thread is None:
             self._start()
+        if self._process != os.getpid():
+            raise LedgerError("This process was forked after its ledger was opened. Open a ledger in each process.")
         self._queue.put(item)
 
     def _start(self) -> None:
@@ -100,6 +105,7 @@ class Writer:
             if self._thread is None:
                 # A daemon: a program that forgets to close its ledger still ends, and what was awaited is recorded.
                 self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+                self._process = os.getpid()
                 self._thread.start()
 
     def _work(self) -> None:
@@ -133,8 +139,15 @@ class Writer:
             return
         try:
             results = self._store.commit([operation for operation, _ in batch])
-        except Exception as error:
+        except LedgerError as error:
             results = [_failure(error) for _ in batch]
+        except Exception as error:
+            if len(batch) > 1:
+                # Something in it cannot be written at all; the others need not suffer for it.
+                for item in batch:
+                    self._commit([item])
+                return
+            results = [_failure(error)]
         _deliver([(future, result) for (_, future), result in zip(batch, results, strict=True) if future is not None])
 
     @staticmethod
@@ -160,7 +173,8 @@ def _deliver(results: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
     for future, result in results:
         by_loop[future.get_loop()].append((future, result))
     for loop, waiting in by_loop.items():
-        if not loop.is_closed():
+        # A loop that was closed has nobody left who waits.
+        with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(_resolve, waiting)
 
 
