@@ -55,7 +55,8 @@ class Chain:
         cascade: the rungs that serve its calls, unless a call names others.
         ledger: where attempts are recorded.
         observe: told of every attempt as it ends.
-        key: what the ledger knows the chain by; the path of its meter when None, which begins with the job's id.
+        key: what the ledger knows the chain by, and nobody else ever has. When None, the path of its meter, which
+            begins with the job's id: a repeated run of the job has the same, and is given the replies again.
         labels: tenant, job and agent, for reports.
         admission: how much of a reply is held before a call leaves.
         final: every call may use what budgets keep for a landing.
@@ -82,6 +83,7 @@ class Chain:
         self.cascade = cascade
         self._ledger = ledger
         self._ledger_key = key or meter.path
+        self._unrepeated = key is not None
         self._labels = replace(labels or Labels(), chain=meter.name)
         self._admission = admission or Strict()
         self._final = final
@@ -201,9 +203,9 @@ class Chain:
     def _key(self, name: str, request: Request) -> str:
         """Content, not order of awaits, names a call; equal requests are counted, so that each is its own.
 
-        Outside a job no run is ever repeated, and a chain may live for a year: there, all calls are simply counted.
+        A chain with a key of its own repeats nothing, and may live for a year: its calls are simply counted.
         """
-        if not self._labels.job:
+        if self._unrepeated:
             return f"{self._ledger_key}|{name}|{self._calls}"
         content = f"{self._ledger_key}|{name}|{request.digest()}"
         self._repeats[content] += 1

@@ -98,9 +98,6 @@ class Runtime:
             meter, ledger = Meter(name, budget, recorded_as=key), self._bare_ledger
         else:
             meter = parent.child(name, budget, share=share, seconds=seconds, final=final, recorded_as=key)
-            if key is None and budget is not None:
-                # Resumed, a chain of this name may have had other limits.
-                meter.announce()
             ledger = self.ledger
         self.check(cascade, meter)
         labels = Labels(tenant=above.get("tenant", ""), job=above.get("job", ""), agent=agent)

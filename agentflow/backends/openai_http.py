@@ -170,7 +170,10 @@ class OpenAIBackend:
             return
         said = _said(_json_or_text(await _bounded(response)))
         told = f"{self._where} answered {status} for '{model}': {said}"
-        if status in (429, 502, 503):
+        if status in (502, 504):
+            # A gateway says so of a server that may have generated everything before it was lost.
+            raise ConnectionDropped(f"{told}. What it cost is not known.")
+        if status in (429, 503):
             error = BackendUnavailable(f"{told}. Try later, or another rung.")
             error.retry_after_s = _retry_after(response)
             raise error

@@ -193,6 +193,9 @@ class Meter:
             self._set_aside(node, share, final=final)
         with self._tree.lock:
             self.children.append(node)
+            if budget is not None:
+                # The ledger may remember other limits of it, from an earlier run of the job.
+                self._tree.raised[node.recorded_as] = node.budget.limits
         return node
 
     def hold(self, quote: Quote, *, final: bool = False) -> Hold:
@@ -362,11 +365,6 @@ class Meter:
         for question in answered:
             question.resolve(raised=True)
 
-    def announce(self) -> None:
-        """Have the ledger told of the node's limits: it may remember others, from an earlier process."""
-        with self._tree.lock:
-            self._tree.raised[self.recorded_as] = self.budget.limits
-
     def raises(self) -> int:
         """How often limits of this tree have been changed: a refusal from before may no longer stand."""
         return self._tree.raises
@@ -447,8 +445,8 @@ class Meter:
         question as an event. Calls refused at the same node wait for the same answer.
 
         Returns:
-            Whether the limit was raised. False at once when that budget is not ``on_exceed="ask"`` or nobody could
-            answer, and False when the wall clock runs out meanwhile.
+            Whether more is left now than when it was refused. False at once when that budget is not
+            ``on_exceed="ask"`` or nobody could answer, and False when the wall clock runs out meanwhile.
         """
         found = self._refuser(refused)
         if found is None or found[1].on_exceed != "ask":
@@ -460,7 +458,8 @@ class Meter:
             return False
         try:
             async with asyncio.timeout(seconds):
-                return await found[0]._put_question(refused.refusal, found[1])
+                raised = await found[0]._put_question(refused.refusal, found[1])
+                return raised and found[0]._gained(refused.refusal)
         except TimeoutError:
             return False
 
@@ -512,6 +511,17 @@ class Meter:
         finally:
             if question.answered and question in self._questions:
                 self._questions.remove(question)
+
+    def _gained(self, refusal: Refusal) -> bool:
+        """Whether more is left now of what was refused."""
+        if refusal.closed:
+            return True
+        if refusal.currency == "seconds":
+            return (self.budget.seconds or math.inf) - self.elapsed > refusal.left
+        place = [str(currency) for currency in COUNTED].index(refusal.currency)
+        named = {account.id: account for account in self._own_accounts()} | dict(self._named_accounts())
+        account = named.get(refusal.node.strip("'"))
+        return account is not None and account.available(place, final=True) > refusal.left
 
     def _count_overrun(self, hold: Hold, used: Amounts) -> None:
         """Count a reply that was dearer than its hold; where the hold was a bound on a limited currency, close."""

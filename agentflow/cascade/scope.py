@@ -74,20 +74,15 @@ class CallScope:
         return await self._asking(lambda: self._fitted(rung, request, key, least, labels))
 
     async def _asking(self, reserve: Callable[[], Awaitable[Reserved]]) -> Reserved:
-        """Try again as long as somebody raises the limit that refused; a raise that gains nothing is none."""
-        last: BudgetExceeded | None = None
+        """Try again as long as somebody raises the limit that refused."""
         while True:
             raises = self.meter.raises()
             try:
                 return await reserve()
             except BudgetExceeded as refused:
-                if last is not None and not _gained(last, refused):
-                    raise
                 # While this was refused, somebody may have answered another call's question.
-                if raises == self.meter.raises():
-                    if not await self.meter.appeal(refused):
-                        raise
-                    last = refused
+                if raises == self.meter.raises() and not await self.meter.appeal(refused):
+                    raise
 
     async def _reserve(self, quote: Quote, key: str, labels: Labels) -> Hold | None:
         await self._tell_raised()
@@ -134,9 +129,3 @@ class CallScope:
         finally:
             if raised:
                 self.meter.put_back_raised(raised)
-
-
-def _gained(before: BudgetExceeded, after: BudgetExceeded) -> bool:
-    """Whether a raise left more than there was, or another limit stands in the way now."""
-    one, other = before.refusal, after.refusal
-    return (one.node, one.currency) != (other.node, other.currency) or other.left > one.left or bool(one.closed)
