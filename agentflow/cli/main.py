@@ -6,40 +6,29 @@ Exit codes: 0 done; 1 a run failed; 2 you asked for something that cannot be don
 
 from __future__ import annotations
 
-import importlib
 import sys
 
 import click
 
+from agentflow.cli.lazy import LazyGroup
 from agentflow.errors import AgentflowError, BudgetExceeded, UsageError
 
 _COMMANDS = {
     "research": "Answer a question from sources, with citations that are verified.",
     "report": "Print the report of an earlier job.",
     "models": "List the configured models: price, energy, latency, whether each can be reached.",
+    "budget": "Read the ledger: reports, accounts, attempts in doubt, a recount.",
     "energy": "Joules: explain a call line by line, measure this machine, draw a job.",
     "doctor": "Say what is missing, and how to get it.",
 }
 
 
-class _LazyGroup(click.Group):
-    """A group that imports a command's file when the command is run."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(f"agentflow.cli.{cmd_name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
-
-
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    package="agentflow.cli",
+    summaries=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="agentflow")
 def cli() -> None:
     """Agentic work on language models, with the bill in hand."""

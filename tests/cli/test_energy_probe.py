@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from agentflow.cli.energy import command
-from agentflow.cli.energy_probe import Measurement, for_people
+from agentflow.cli.energy.probe import Measurement, for_people
 from agentflow.energy.probes import Absent, Counter, Reading, Sampler, Survey, Window
 from tests.energy.probes.made import FACTS, ScriptedCounter, zone
 

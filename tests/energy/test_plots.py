@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from agentflow.cli.energy import command
-from agentflow.cli.energy_plot import stages
+from agentflow.cli.energy.plot import stages
 from agentflow.energy import Energy
 from agentflow.energy.estimate import Range
 from agentflow.energy.plots import Band, Points, joules_by_batch, joules_by_stage
