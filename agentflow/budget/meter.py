@@ -144,6 +144,7 @@ class Meter:
         self._tally = Tally()
         self._holds = self._refused = 0
         self._listeners: list[Listener] = []
+        self._answerable = False
         self._questions: list[Question] = []
         self._kept: _Lineage | None = None
         self._recorded: tuple[int, tuple[tuple[str, Limits], ...]] = (-1, ())
@@ -414,9 +415,15 @@ class Meter:
                 if node._pacer is not None
             )
 
-    def listen(self, listener: Listener) -> None:
-        """Tell ``listener`` of every event of this node and those below it."""
+    def listen(self, listener: Listener, *, answers: bool = True) -> None:
+        """Tell ``listener`` of every event of this node and those below it.
+
+        Args:
+            listener: called in the task or thread in which it happens; it should be quick.
+            answers: whether it sees to it that questions are answered. Where nobody does, a question is a refusal.
+        """
         self._listeners.append(listener)
+        self._answerable = self._answerable or answers
 
     def tell(self, kind: EventKind, message: str, currency: str = "", question: Question | None = None) -> None:
         """Tell everyone who listens here or above. What a listener raises is logged: it must not lose a reply."""
@@ -501,7 +508,7 @@ class Meter:
         question = next((q for q in self.questions if q.refusal.currency == refusal.currency), None)
         if question is None:
             callback = next((node.ask for node in self._lineage() if node.ask is not None), None)
-            if callback is None and not any(node._listeners for node in self._lineage()):
+            if callback is None and not any(node._answerable for node in self._lineage()):
                 return False
             question = Question(refusal, budget, self.set_limits, callback)
             self._questions.append(question)

@@ -53,7 +53,7 @@ def _print_line(event: Event, job: Meter) -> None:
             line = f"{data['sources']} sources read, {data['skipped']} skipped"
         case "task.ended" | "task.failed":
             line = f"{data['task']} {event.kind.removeprefix('task.')} ({bill})"
-        case "budget.refused":
+        case "budget.refused" | "budget.warning" | "budget.overrun" | "budget.closed":
             line = str(data["message"])
         case _:
             return

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agentflow.budget.budget import Budget
-from agentflow.budget.events import Ask
+from agentflow.budget.events import Ask, BudgetEvent
 from agentflow.budget.meter import Meter
 from agentflow.errors import UsageError
 from agentflow.jobs.events import Event, EventLog
@@ -69,6 +69,10 @@ async def run_research(
         if observe is not None:
             observe(event, meter)
 
+    def emit_budget(event: BudgetEvent) -> None:
+        emit(f"budget.{event.kind}", {"node": event.node, "currency": event.currency, "message": event.message})
+
+    meter.listen(emit_budget, answers=False)
     emit("job.started", {"job": job, "job_kind": "research", "question": task.question, "origins": task.origins})
     research = ResearchJob(runtime, meter, emit)
     try:

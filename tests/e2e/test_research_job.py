@@ -401,3 +401,19 @@ def test_a_folder_reads_what_it_can_and_says_what_it_could_not(here: Path) -> No
     assert report.sources_read == 2
     assert {Path(s.origin).name for s in report.skipped} == {"bad.pdf", "picture.png", "zero.txt"}
     assert report.answered
+
+
+def test_a_budget_that_runs_low_is_an_event_of_the_job(here: Path) -> None:
+    (here / "tides.md").write_text("# Tides\n\nThe tide in the Bay of Fundy rises by sixteen metres.\n")
+    done = run("research", "How high is the tide in the Bay of Fundy?", "tides.md", "--max-calls", "4")
+    assert done.returncode == 0
+    assert "has spent 80% of its calls" in done.stderr
+    (events,) = here.glob(".agentflow/runs/*/events.jsonl")
+    assert '"kind": "budget.warning"' in events.read_text()
+
+
+def test_asking_where_nobody_sits_is_a_refusal(here: Path) -> None:
+    (here / "tides.md").write_text("# Tides\n\nThe tide in the Bay of Fundy rises by sixteen metres.\n")
+    done = run("research", "How high is the tide?", "tides.md", "--max-calls", "2", "--on-exceed", "ask")
+    assert done.returncode == 3
+    assert "Ended early (budget)" in done.stdout
