@@ -85,6 +85,10 @@ class Line:
 
     def reserve(self, asked: Amounts) -> None:
         """Hold ``asked`` at every account."""
+        if not self._shares:
+            for account in self.accounts:
+                account.reserve(asked)
+            return
         before = [step.left() for step in self._shares]
         for account in self.accounts:
             account.reserve(asked)
@@ -92,6 +96,10 @@ class Line:
 
     def settle(self, asked: Amounts, used: Amounts) -> None:
         """End a hold, by the grants as they are now: what flowed back meanwhile is free to all above."""
+        if not self._shares:
+            for account in self.accounts:
+                account.settle(asked, used)
+            return
         before = [step.left() for step in self._shares]
         for account in self.accounts:
             account.settle(asked, used)

@@ -27,6 +27,8 @@ class Books:
     elapsed: dict[str, float] = field(default_factory=dict[str, float])
     changed: dict[str, None] = field(default_factory=dict[str, None])
     touched: dict[str, None] = field(default_factory=dict[str, None])
+    # Accounts whose limits stand in the database as they are here: of these only the counters need writing.
+    standing: set[str] = field(default_factory=set[str])
 
     def write(self, entry: Entry) -> Entry:
         """Replace an entry, and remember that it has changed."""
@@ -244,6 +246,7 @@ class SetLimits:
     def apply(self, books: Books, now_ms: int) -> None:
         """Change it, or make it."""
         books.account(self.id, self.limits).set_limits(self.limits)
+        books.standing.discard(self.id)
         books.touch((self.id,))
 
 

@@ -201,7 +201,9 @@ def _list_text(texts: tuple[str, ...]) -> str:
 
 
 def _energy_text(energy: Energy) -> str:
-    return _ENCODER.encode((energy.assumed, energy.median, energy.coverage, energy.basis))
+    median = "null" if energy.median is None else repr(float(energy.median))
+    basis = _ENCODER.encode(energy.basis) if energy.basis else "[]"
+    return f"[{_list_text(energy.assumed)},{median},{float(energy.coverage)!r},{basis}]"
 
 
 def _reply_text(completion: Completion) -> str:

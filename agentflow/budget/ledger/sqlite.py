@@ -45,6 +45,9 @@ _PUT_ACCOUNT: Final = (
     f"insert into account values ({', '.join('?' * len(rows.ACCOUNT))}) on conflict (id) do update set "
     + ", ".join(f"{name} = excluded.{name}" for name in rows.ACCOUNT if name != "id")
 )
+_COUNTERS: Final = [name for name in rows.ACCOUNT if name != "id" and not name.startswith("limit_")]
+_COUNTERS_FROM: Final = len(rows.ACCOUNT) - len(_COUNTERS)
+_COUNT_ACCOUNT: Final = f"update account set {', '.join(f'{name} = ?' for name in _COUNTERS)} where id = ?"
 
 
 def sqlite_ledger(path: Path) -> DurableLedger:
@@ -167,6 +170,7 @@ class SqliteDatabase:
             for row in connection.execute(f"{_SELECT_ACCOUNT} where id in ({', '.join('?' * len(some))})", some):
                 state = rows.account_of(row)
                 books.accounts[row[0]], books.elapsed[row[0]] = state.account, state.elapsed_s
+                books.standing.add(row[0])
 
     @staticmethod
     def _save(connection: sqlite3.Connection, books: Books, known: dict[str, int]) -> None:
@@ -182,8 +186,17 @@ class SqliteDatabase:
             connection.executemany(_PUT_ENTRY, new)
         if ended:
             connection.executemany(_END_ENTRY, ended)
-        written = [rows.account_row(books.accounts[id], books.elapsed.get(id, 0.0)) for id in books.touched]
-        connection.executemany(_PUT_ACCOUNT, written)
+        counted: list[tuple[Any, ...]] = []
+        whole: list[tuple[Any, ...]] = []
+        for id in books.touched:
+            row = rows.account_row(books.accounts[id], books.elapsed.get(id, 0.0))
+            if id in books.standing:
+                counted.append((*row[_COUNTERS_FROM:], id))
+            else:
+                whole.append(row)
+        connection.executemany(_COUNT_ACCOUNT, counted)
+        connection.executemany(_PUT_ACCOUNT, whole)
+        books.standing.update(books.touched)
         books.saved()
 
     def _connect(self) -> sqlite3.Connection:
