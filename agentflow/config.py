@@ -169,6 +169,9 @@ class ModelSettings(_Table):
     """Where its electricity comes from, by a code of agentflow.energy.grid; for grams of CO2 equivalent."""
     logprobs: bool = False
     """Ask for token probabilities, for confidence."""
+    metrics: bool = False
+    """``openai``: read the server's /metrics page around each call (vLLM, llama-server --metrics): its batch makes
+    joules narrower."""
     stream: bool = True
     """Stream replies, so that time to first token is known."""
     retries: int = Field(default=2, ge=0, le=10)

@@ -132,7 +132,8 @@ class Completion:
     """What a backend hands back: one whole reply of one model, with the facts the meter needs.
 
     ``logprobs`` are natural-log probabilities of the reply's tokens, in order, when they were asked for
-    and the server gave them. ``reported_joules`` is what the server itself said it used.
+    and the server gave them. ``reported_joules`` is what the server itself said it used, ``batch`` how many sequences
+    it decoded together meanwhile, where that is known.
     """
 
     text: str
@@ -144,6 +145,7 @@ class Completion:
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[float, ...] | None = None
     reported_joules: float | None = None
+    batch: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 

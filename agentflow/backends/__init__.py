@@ -34,6 +34,14 @@ def make_backend(name: str, facts: ModelSettings, count: Count) -> Backend:
         return LiteLLMBackend(facts.model, count, base_url=facts.base_url, api_key_env=facts.api_key_env)
     from agentflow.backends.openai_http import OpenAIBackend
 
-    return OpenAIBackend(
+    backend = OpenAIBackend(
         facts.base_url or "", count, api_key_env=facts.api_key_env, retries=facts.retries, stream=facts.stream
+    )
+    if not facts.metrics:
+        return backend
+    from agentflow.backends.observed import ObservedBackend
+    from agentflow.backends.server_metrics import ServerMetrics
+
+    return ObservedBackend(
+        backend, ServerMetrics(facts.base_url or "", model=facts.model or None, api_key_env=facts.api_key_env)
     )

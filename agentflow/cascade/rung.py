@@ -210,7 +210,7 @@ class ModelRung:
         usage = completion.usage
         # Checked before it is priced: what a server says of itself may be anything.
         checked = Spend(calls=1, usage=usage, seconds=completion.timings.total_s)
-        facts = CallFacts(usage, completion.timings, completion.reported_joules)
+        facts = CallFacts(usage, completion.timings, completion.reported_joules, completion.batch)
         energy = self.profile.estimate(facts)
         return replace(
             checked,
