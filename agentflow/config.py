@@ -178,6 +178,9 @@ class ModelSettings(_Table):
     """Retries of a request that surely generated nothing."""
     threads: int = Field(default=1, gt=0)
     """``llamacpp``: CPU threads of a call."""
+    measure: bool = False
+    """``llamacpp``: read its joules off this machine's energy counters, where there are any (``agentflow energy
+    probe`` says which); else they are estimated from CPU seconds."""
     slots: int = Field(default=1, gt=0)
     """``llamacpp``: calls served side by side."""
 

@@ -128,12 +128,28 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredJoules:
+    """What counters of this machine measured of an attempt: a 90 % interval around a mean.
+
+    ``alone`` is whether nothing else ran meanwhile; else it is a share that was made by a model. ``scope`` is whose
+    joules they are, ``assumed`` what the figure rests on.
+    """
+
+    mean: float
+    low: float
+    high: float
+    alone: bool
+    scope: Literal["board", "server", "facility"]
+    assumed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """What a backend hands back: one whole reply of one model, with the facts the meter needs.
 
     ``logprobs`` are natural-log probabilities of the reply's tokens, in order, when they were asked for
     and the server gave them. ``reported_joules`` is what the server itself said it used, ``batch`` how many sequences
-    it decoded together meanwhile, where that is known.
+    it decoded together meanwhile, where that is known; ``measured`` is what our own counters say of it.
     """
 
     text: str
@@ -146,6 +162,7 @@ class Completion:
     logprobs: tuple[float, ...] | None = None
     reported_joules: float | None = None
     batch: float | None = None
+    measured: MeasuredJoules | None = None
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 

@@ -25,6 +25,7 @@ from agentflow.chain import CallRecord, Chain
 from agentflow.config import CODE, LimitSettings, ModelSettings, Settings
 from agentflow.energy.estimate import EnergyProfile
 from agentflow.energy.profiles import CpuProfile, profile_for
+from agentflow.energy.shared_meter import SharedMeter
 from agentflow.errors import UnknownModel, UnprofiledModel, UsageError
 from agentflow.tokens import TokenCounter
 
@@ -47,6 +48,7 @@ class Runtime:
         self._tenants: dict[str, Meter] = {}
         self._rungs: dict[str, ModelRung] = {}
         self._backends: dict[str, Backend] = {}
+        self._machine: SharedMeter | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -225,7 +227,7 @@ class Runtime:
     def _build(self, name: str, facts: ModelSettings) -> ModelRung:
         model = facts.model or name
         counter = TokenCounter.for_model(model)
-        backend = self._backends.setdefault(name, make_backend(name, facts, counter.usage))
+        backend = self._backends.setdefault(name, self._make_backend(name, facts, counter))
         return ModelRung(
             name=name,
             backend=backend,
@@ -244,6 +246,18 @@ class Runtime:
             region=facts.region,
         )
 
+    def _make_backend(self, name: str, facts: ModelSettings, counter: TokenCounter) -> Backend:
+        backend = make_backend(name, facts, counter.usage)
+        if not (facts.measure and backend.in_process):
+            return backend
+        from agentflow.backends.measured import MeasuredBackend
+        from agentflow.energy.probes.ladder import survey
+
+        if self._machine is None:
+            counters = survey().counters
+            self._machine = SharedMeter(counters)
+        return MeasuredBackend(backend, self._machine, threads=facts.threads)
+
     def price(self, name: str, facts: ModelSettings) -> Price:
         """The price of a configured model: given, free because it runs in this process, or by the price book.
 
@@ -260,6 +274,9 @@ class Runtime:
         backends, self._backends = list(self._backends.values()), {}
         self._rungs.clear()
         durable, self._durable = self._durable, None
+        machine, self._machine = self._machine, None
+        if machine is not None:
+            machine.close()
         async with contextlib.AsyncExitStack() as stack:
             if durable is not None:
                 stack.push_async_callback(durable.aclose)

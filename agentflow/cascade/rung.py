@@ -23,7 +23,7 @@ from agentflow.budget.spend import Emissions, Quote, Spend, microjoules_at_most
 from agentflow.energy.estimate import CallFacts, EnergyProfile, Range
 from agentflow.energy.grid import WORLD, Place, emissions
 from agentflow.energy.interval import Energy, Scope
-from agentflow.messages import Completion, Request, Timings, TokenUsage
+from agentflow.messages import Completion, MeasuredJoules, Request, Timings, TokenUsage
 from agentflow.tokens import TokenCounter
 
 # A request is not sent with less time than this left, and ends this long before a budget's seconds do, so that
@@ -211,7 +211,7 @@ class ModelRung:
         # Checked before it is priced: what a server says of itself may be anything.
         checked = Spend(calls=1, usage=usage, seconds=completion.timings.total_s)
         facts = CallFacts(usage, completion.timings, completion.reported_joules, completion.batch)
-        energy = self.profile.estimate(facts)
+        energy = self.profile.estimate(facts) if completion.measured is None else _measured(completion.measured)
         return replace(
             checked,
             nano_usd=self.price.cost(usage, images=usage.images, audio_ms=usage.audio_ms),
@@ -219,6 +219,11 @@ class ModelRung:
             co2e=co2e(energy, self.region),
             estimated=int(usage.source in ("tokenizer", "estimate")),
         )
+
+
+def _measured(joules: MeasuredJoules) -> Energy:
+    provenance = "measured" if joules.alone else "modelled"
+    return Energy(joules.mean, joules.low, joules.high, provenance, joules.scope, joules.assumed)
 
 
 def co2e(energy: Energy, region: str) -> Emissions:

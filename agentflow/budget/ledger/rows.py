@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, Final, cast
 
 from agentflow.budget.account import Account
@@ -17,10 +17,10 @@ from agentflow.budget.ledger.base import AccountState, Entry, EntryFilter, Label
 from agentflow.budget.spend import Emissions, Quote, Spend, microjoules
 from agentflow.energy.interval import Energy, Provenance, Scope
 from agentflow.errors import LedgerError, UsageError
-from agentflow.messages import Completion, Timings, TokenUsage, ToolCall, UsageSource
+from agentflow.messages import Completion, MeasuredJoules, Timings, TokenUsage, ToolCall, UsageSource
 
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), default=str)
-_NESTED: Final = ("usage", "timings", "tool_calls")
+_NESTED: Final = ("usage", "timings", "tool_calls", "measured")
 _PLAIN: Final = tuple(field.name for field in fields(Completion) if field.name not in _NESTED)
 _USAGE: Final = tuple(field.name for field in fields(TokenUsage))
 _TIMINGS: Final = tuple(field.name for field in fields(Timings))
@@ -213,6 +213,7 @@ def _reply_text(completion: Completion) -> str:
         **{name: getattr(completion, name) for name in _PLAIN},
         "usage": {name: getattr(usage, name) for name in _USAGE},
         "timings": {name: getattr(timings, name) for name in _TIMINGS},
+        "measured": None if completion.measured is None else asdict(completion.measured),
         "tool_calls": [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in completion.tool_calls],
     }
     return _ENCODER.encode(data)
@@ -223,5 +224,8 @@ def _completion(data: dict[str, Any]) -> Completion:
     data["usage"] = TokenUsage(**data["usage"])
     data["timings"] = Timings(**data["timings"])
     data["tool_calls"] = tuple(ToolCall(**call) for call in data["tool_calls"])
+    if data["measured"] is not None:
+        assumed = tuple(data["measured"].pop("assumed"))
+        data["measured"] = MeasuredJoules(**data["measured"], assumed=assumed)
     data["logprobs"] = None if logprobs is None else tuple(logprobs)
     return Completion(**data)

@@ -79,7 +79,7 @@ def test_a_cloud_region_counts_operation_alone_and_is_not_added_to_a_life_cycle(
     iowa = emissions(KWH, Place("gcp:us-central1", provider="google"))
     assert (round(iowa.location.mean, 1), iowa.counts) == (412.7, "direct")
     with pytest.raises(ValueError, match="count other things"):
-        iowa + emissions(KWH, Place("USA"))
+        _ = iowa + emissions(KWH, Place("USA"))
 
 
 def test_a_contract_stands_beside_the_grid_and_never_in_it():
@@ -90,7 +90,7 @@ def test_a_contract_stands_beside_the_grid_and_never_in_it():
     assert (green + green).market is not None
     assert (green + green).location.mean == pytest.approx(2 * plain.location.mean)
     with pytest.raises(ValueError, match="market-based"):
-        plain + green
+        _ = plain + green
 
 
 def test_the_building_is_counted_once():
