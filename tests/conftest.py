@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from tests.servers.openai_server import ScriptedServer, ServerProcess
 from tests.servers.postgres import NONE_HERE, PostgresServer, programs
+
+if TYPE_CHECKING:
+    from agentflow.budget.ledger import Ledger
 
 RUNGS = Path(__file__).parent / "fixtures" / "rungs"
 PROJECT = Path(__file__).parents[1]
@@ -66,6 +70,23 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     """The address of an empty database of this test's own."""
     with postgres.fresh_database() as url:
         yield url
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ledger]:
+    """Every kind of ledger, one after another: what is tried on this is tried on all of them."""
+    from agentflow.budget.ledger import MemoryLedger
+    from agentflow.budget.ledger.postgres import postgres_ledger
+    from agentflow.budget.ledger.sqlite import sqlite_ledger
+
+    if request.param == "memory":
+        it: Ledger = MemoryLedger()
+    elif request.param == "sqlite":
+        it = sqlite_ledger(tmp_path / "ledger.db")
+    else:
+        it = postgres_ledger(request.getfixturevalue("postgres_url"))
+    yield it
+    await it.aclose()
 
 
 @pytest.fixture

@@ -8,31 +8,27 @@ In memory; what must outlive the process is in ``ledger``. Next: ``line``, ``acc
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from agentflow.budget.account import Account, fits_in
+from agentflow.budget.appeals import Appeals
 from agentflow.budget.budget import Budget, OnExceed
 from agentflow.budget.currency import COUNTED, NOTHING, Amounts, Currency, Limits, amount_text
-from agentflow.budget.events import Ask, BudgetEvent, EventKind, Listener, Question
+from agentflow.budget.events import Ask, Listener, Question
 from agentflow.budget.hold import Hold
 from agentflow.budget.line import Grant, Line, Step, as_amounts, closing, dearer, exceeded, refusal
 from agentflow.budget.pacer import Pacer
 from agentflow.budget.room import Room
 from agentflow.budget.spend import Quote, Spend
 from agentflow.budget.tally import Tally
+from agentflow.budget.tree import Clock, Tree
 from agentflow.budget.windows import Calendar, Window, utc_now
 from agentflow.errors import BudgetExceeded, Refusal, UsageError
 from agentflow.messages import writable
-
-Clock = Callable[[], float]
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,34 +44,6 @@ class MeterStatistics:
     refused: int
     overruns: int
     closed: str
-
-
-class _Tree:
-    """What all nodes of one tree share."""
-
-    def __init__(self, clock: Clock, calendar: Calendar) -> None:
-        self.lock = threading.RLock()
-        self.clock = clock
-        self.calendar = calendar
-        # Changes whenever a line of accounts may have changed, so that nodes can keep theirs until then.
-        self.epoch = 0
-        self.raised: dict[str, Limits] = {}
-        self.raises = 0
-        self.windows: list[Window] = []
-        self.period_ends: datetime | None = None
-        self._latest = -math.inf
-
-    def now(self) -> float:
-        """The clock, which never runs backwards even if what it reads does."""
-        self._latest = max(self._latest, self.clock())
-        return self._latest
-
-    def turn_periods(self) -> None:
-        """Open accounts for the periods that have begun. A period that is over never comes back."""
-        if self.windows and (self.period_ends is None or self.calendar() >= self.period_ends):
-            now = self.calendar()
-            self.period_ends = min(window.turn(now) for window in self.windows)
-            self.epoch += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +100,8 @@ class Meter:
         self.budget = next((one for one in budgets if one.per is None), Budget())
         self.children: list[Meter] = []
         self._names: Counter[str] = Counter()
-        self.ask: Ask | None = None
-        self._tree: _Tree = _Tree(clock, calendar) if parent is None else parent._tree
+        self._tree: Tree = Tree(clock, calendar) if parent is None else parent._tree
+        self.raises = self._tree.raises
         self._account = Account(self.path, self.budget.limits, landing=self.budget.landing, warn_at=self.budget.warn_at)
         self._windows = [Window(one, self.path) for one in budgets if one.per is not None]
         self._grant = Grant()
@@ -143,9 +111,7 @@ class Meter:
         self._closed: float | None = None
         self._tally = Tally()
         self._holds = self._refused = 0
-        self._listeners: list[Listener] = []
-        self._answerable = False
-        self._questions: list[Question] = []
+        self._appeals = Appeals(self.path, None if parent is None else parent._appeals)
         self._kept: _Lineage | None = None
         self._recorded: tuple[int, tuple[tuple[str, Limits], ...]] = (-1, ())
         if self._windows:
@@ -196,7 +162,7 @@ class Meter:
             self.children.append(node)
             if budget is not None:
                 # The ledger may remember other limits of it, from an earlier run of the job.
-                self._tree.raised[node.recorded_as] = node.budget.limits
+                self.raises.note(node.recorded_as, node.budget.limits, changed=False)
         return node
 
     def hold(self, quote: Quote, *, final: bool = False) -> Hold:
@@ -356,30 +322,13 @@ class Meter:
             else:
                 id, account = window.account.id, window.account
             account.set_limits(budget.limits, landing=budget.landing, warn_at=budget.warn_at)
-            self._tree.raised[id] = budget.limits
-            self._tree.raises += 1
+            self.raises.note(id, budget.limits)
             self._tree.epoch += 1
             changed = {c for c, old, new in zip(COUNTED, before, budget.limits, strict=True) if old != new}
-            answered = [q for q in self._questions if q.refusal.currency in {*changed, "seconds"} or q.refusal.closed]
-            self._questions = [question for question in self._questions if question not in answered]
-        self.tell("raised", f"'{account.id}' has new limits")
+            answered = self._appeals.answered_by({*changed, "seconds"})
+        self._appeals.tell("raised", f"'{account.id}' has new limits")
         for question in answered:
             question.resolve(raised=True)
-
-    def raises(self) -> int:
-        """How often limits of this tree have been changed: a refusal from before may no longer stand."""
-        return self._tree.raises
-
-    def take_raised(self) -> dict[str, Limits]:
-        """Limits that were changed and that ledgers were not told of yet, by the ids of their accounts."""
-        with self._tree.lock:
-            raised, self._tree.raised = self._tree.raised, {}
-            return raised
-
-    def put_back_raised(self, limits: Mapping[str, Limits]) -> None:
-        """A ledger could not be told of these; it is told the next time."""
-        with self._tree.lock:
-            self._tree.raised = {**limits, **self._tree.raised}
 
     def carry(self, amounts: Mapping[str, Sequence[int]], seconds: float = 0.0) -> None:
         """Count what other processes spent under this node, as far as it is more than what is known here.
@@ -419,26 +368,24 @@ class Meter:
         """Tell ``listener`` of every event of this node and those below it.
 
         Args:
-            listener: called in the task or thread in which it happens; it should be quick.
+            listener: called in the task or thread in which it happens; it should be quick. What it raises is logged.
             answers: whether it sees to it that questions are answered. Where nobody does, a question is a refusal.
         """
-        self._listeners.append(listener)
-        self._answerable = self._answerable or answers
+        self._appeals.listen(listener, answers=answers)
 
-    def tell(self, kind: EventKind, message: str, currency: str = "", question: Question | None = None) -> None:
-        """Tell everyone who listens here or above. What a listener raises is logged: it must not lose a reply."""
-        event = BudgetEvent(kind, self.path, message, currency, question)
-        for node in self._lineage():
-            for listener in tuple(node._listeners):
-                try:
-                    listener(event)
-                except Exception:
-                    _LOG.exception("A listener of '%s' failed on: %s", node.path, message)
+    @property
+    def ask(self) -> Ask | None:
+        """Who is asked when a call here or below does not fit a budget with ``on_exceed="ask"``."""
+        return self._appeals.ask
+
+    @ask.setter
+    def ask(self, ask: Ask | None) -> None:
+        self._appeals.ask = ask
 
     @property
     def questions(self) -> tuple[Question, ...]:
         """Questions about this node that nobody has answered yet."""
-        return tuple(question for question in self._questions if not question.answered)
+        return self._appeals.questions
 
     def on_exceed(self, refused: BudgetExceeded) -> OnExceed:
         """What the budget that refused a hold wants done about it."""
@@ -465,7 +412,7 @@ class Meter:
             return False
         try:
             async with asyncio.timeout(seconds):
-                raised = await found[0]._put_question(refused.refusal, found[1])
+                raised = await found[0]._appeals.put(refused.refusal, found[1], found[0].set_limits)
                 return raised and found[0]._gained(refused.refusal)
         except TimeoutError:
             return False
@@ -503,22 +450,6 @@ class Meter:
             self._grant.given.clear()
             self._tree.epoch += 1
 
-    async def _put_question(self, refusal: Refusal, budget: Budget) -> bool:
-        """Put the question to whoever can answer, or join those who wait for the answer already."""
-        question = next((q for q in self.questions if q.refusal.currency == refusal.currency), None)
-        if question is None:
-            callback = next((node.ask for node in self._lineage() if node.ask is not None), None)
-            if callback is None and not any(node._answerable for node in self._lineage()):
-                return False
-            question = Question(refusal, budget, self.set_limits, callback)
-            self._questions.append(question)
-            self.tell("asked", f"'{self.path}' asks for more {refusal.currency}", refusal.currency, question)
-        try:
-            return await question.wait()
-        finally:
-            if question.answered and question in self._questions:
-                self._questions.remove(question)
-
     def _gained(self, refusal: Refusal) -> bool:
         """Whether more is left now of what was refused."""
         if refusal.closed:
@@ -542,12 +473,12 @@ class Meter:
         for account, currency in rang:
             # An account of a period that is over belongs to nobody's present line.
             node = next((node for node in self._lineage() if account in node._own_accounts()), self)
-            node.tell("warning", f"'{account.id}' has spent {account.warn_at:.0%} of its {currency}", currency)
+            node._appeals.tell("warning", f"'{account.id}' has spent {account.warn_at:.0%} of its {currency}", currency)
         if over:
             currency, what = COUNTED[over[0]], dearer(hold.quote.amounts, used, over)
-            self.tell("overrun", f"'{self.path}': a reply cost more than was held: {what}", currency)
+            self._appeals.tell("overrun", f"'{self.path}': a reply cost more than was held: {what}", currency)
             if self._account.closed:
-                self.tell("closed", f"'{self.path}' {self._account.closed}", currency)
+                self._appeals.tell("closed", f"'{self.path}' {self._account.closed}", currency)
 
     def _keep_sum_of(self, child: Meter) -> None:
         """A tenant outlives its jobs by far: it keeps what they spent, not their nodes."""

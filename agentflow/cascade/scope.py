@@ -76,12 +76,12 @@ class CallScope:
     async def _asking(self, reserve: Callable[[], Awaitable[Reserved]]) -> Reserved:
         """Try again as long as somebody raises the limit that refused."""
         while True:
-            raises = self.meter.raises()
+            raises = self.meter.raises.count
             try:
                 return await reserve()
             except BudgetExceeded as refused:
                 # While this was refused, somebody may have answered another call's question.
-                if raises == self.meter.raises() and not await self.meter.appeal(refused):
+                if raises == self.meter.raises.count and not await self.meter.appeal(refused):
                     raise
 
     async def _reserve(self, quote: Quote, key: str, labels: Labels) -> Hold | None:
@@ -121,11 +121,11 @@ class CallScope:
 
     async def _tell_raised(self) -> None:
         """Tell the ledger of limits that were changed in this process."""
-        raised = self.meter.take_raised()
+        raised = self.meter.raises.take()
         try:
             for id in tuple(raised):
                 await self.ledger.set_limits(id, raised[id])
                 del raised[id]
         finally:
             if raised:
-                self.meter.put_back_raised(raised)
+                self.meter.raises.put_back(raised)

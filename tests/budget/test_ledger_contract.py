@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from agentflow.budget.budget import Budget
-from agentflow.budget.ledger import EntryFilter, Labels, Ledger, MemoryLedger, Opening
+from agentflow.budget.ledger import EntryFilter, Labels, Ledger, Opening
 from agentflow.budget.ledger.durable import DurableLedger
-from agentflow.budget.ledger.postgres import postgres_ledger
-from agentflow.budget.ledger.sqlite import sqlite_ledger
 from agentflow.budget.spend import Emissions, Quote, Spend
 from agentflow.energy.interval import Energy
 from agentflow.errors import BudgetExceeded, UsageError
@@ -31,18 +27,6 @@ SPENT = Spend(1, REPLY.usage, 3_000_000, JOULES, 1.5, co2e=Emissions(120, 80, 30
 def opening(key: str = "a", tokens: int = 600, **more: object) -> Opening:
     facts: dict[str, object] = {"accounts": ACCOUNTS, **more}
     return Opening(key, "job/chain", Quote(tokens, 5_000_000, 3_000_000, 0.25, 300), **facts)  # type: ignore[arg-type]
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ledger]:
-    if request.param == "memory":
-        it: Ledger = MemoryLedger()
-    elif request.param == "sqlite":
-        it = sqlite_ledger(tmp_path / "ledger.db")
-    else:
-        it = postgres_ledger(request.getfixturevalue("postgres_url"))
-    yield it
-    await it.aclose()
 
 
 async def amounts(ledger: Ledger, id: str = "job") -> tuple[list[int], list[int]]:

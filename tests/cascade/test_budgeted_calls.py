@@ -14,7 +14,6 @@ from agentflow.budget.admission import Statistical
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import BudgetEvent, Question
 from agentflow.budget.ledger import EntryFilter, Ledger, MemoryLedger
-from agentflow.budget.ledger.postgres import postgres_ledger
 from agentflow.budget.ledger.sqlite import sqlite_ledger
 from agentflow.budget.meter import Meter
 from agentflow.budget.prices import Price
@@ -36,18 +35,6 @@ PROMPT = COUNTER.prompt(ASK)
 @pytest.fixture
 async def backend(scripted_server: ScriptedServer) -> AsyncIterator[OpenAIBackend]:
     it = OpenAIBackend(scripted_server.url, COUNTER.usage, retries=0)
-    yield it
-    await it.aclose()
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ledger]:
-    if request.param == "memory":
-        it: Ledger = MemoryLedger()
-    elif request.param == "sqlite":
-        it = sqlite_ledger(tmp_path / "ledger.db")
-    else:
-        it = postgres_ledger(request.getfixturevalue("postgres_url"))
     yield it
     await it.aclose()
 
