@@ -1,15 +1,20 @@
-"""Hold: a reservation at a node and all its ancestors, until it is settled or released. Imports spend."""
+"""Hold: a reservation at a node and all its ancestors, until it is settled or released. Imports line, spend."""
 
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
+from agentflow.budget.line import Line
 from agentflow.budget.spend import Quote, Spend
 
-if TYPE_CHECKING:
-    from agentflow.budget.line import Line
-    from agentflow.budget.meter import Meter
+
+class Holder(Protocol):
+    """The node that granted a hold, and ends it."""
+
+    def end(self, hold: Hold, spend: Spend | None) -> None:
+        """Charge the spend, or nothing, in the place of what was held."""
+        ...
 
 
 class Hold:
@@ -21,7 +26,7 @@ class Hold:
 
     __slots__ = ("line", "node", "open", "quote")
 
-    def __init__(self, node: Meter, quote: Quote, line: Line) -> None:
+    def __init__(self, node: Holder, quote: Quote, line: Line) -> None:
         self.node = node
         self.quote = quote
         self.line = line

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -91,7 +91,7 @@ class MeterMachine(RuleBasedStateMachine):
             spend = used(hold.quote, part)
             hold.settle(spend)
             self.apply(Close(key, str(self.run), "settled", spend))
-            self.settled.append((hold.node, spend))
+            self.settled.append((cast("Meter", hold.node), spend))
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
