@@ -58,8 +58,9 @@ def print_report(report: SpendReport, which: EntryFilter, console: Console) -> N
     console.print()
     console.print(_spent(report, lines))
     console.print()
-    console.print(_rates(report, lines))
-    console.print()
+    if report.total.spent.tokens:
+        console.print(_rates(report, lines))
+        console.print()
     for note in _notes(report.total):
         console.print(Text(note, style="dim"))
 
@@ -163,7 +164,11 @@ def _joules(line: ReportLine) -> str:
 
 
 def _grams(line: ReportLine) -> str:
-    return UNKNOWN if line.co2e is None else format_grams(line.co2e.mean / MICRO).removesuffix(" CO2e")
+    if line.co2e is None:
+        return UNKNOWN
+    # Counted in whole micrograms: less than half of one is not nothing.
+    least = line.co2e.mean == 0 and line.co2e.high > 0
+    return "<1 µg" if least else format_grams(line.co2e.mean / MICRO).removesuffix(" CO2e")
 
 
 def _latency(latency: Latency | None) -> tuple[str, str, str]:
