@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -69,7 +70,7 @@ async def test_a_file_that_is_no_ledger_is_told_and_left_as_it_is(tmp_path: Path
 
 
 async def test_a_ledger_of_another_version_is_not_written(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "ledger.db") as connection:
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as connection:
         connection.execute("pragma user_version = 7")
     ledger = sqlite_ledger(tmp_path / "ledger.db")
     with pytest.raises(LedgerError, match="of version 7, this program writes version 1"):

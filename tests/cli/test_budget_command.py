@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import io
 import json
@@ -106,7 +107,7 @@ def test_accounts_are_listed_and_a_closed_one_is_opened_again(filled: Path) -> N
 def test_a_ledger_that_was_tampered_with_is_found_out(filled: Path) -> None:
     import sqlite3
 
-    with sqlite3.connect(filled) as connection:
+    with contextlib.closing(sqlite3.connect(filled, isolation_level=None)) as connection:
         connection.execute("update account set spent_nano_usd = 1 where id = 'acme'")
     told = run("budget", "verify", "--ledger", str(filled), code=1)
     assert "'acme': $0.000000001 spent are recorded, its entries sum to $0.016" in told
