@@ -333,6 +333,8 @@ class Meter:
     def carry(self, amounts: Mapping[str, Sequence[int]], seconds: float = 0.0) -> None:
         """Count what other processes spent under this node, as far as it is more than what is known here.
 
+        A warning share that was passed there is told here too, with the next call that ends.
+
         Args:
             amounts: spent, in the order of ``currency.COUNTED``, by the ids of the node's accounts in the ledger.
             seconds: the wall clock of the node in an earlier process.
@@ -342,7 +344,6 @@ class Meter:
             for id, account in self._named_accounts():
                 if id in amounts:
                     account.spent_at_least(amounts[id])
-                    account.rang()
             self._carried = max(self._carried, seconds)
 
     def expect(self, work: float) -> None:

@@ -225,6 +225,16 @@ def test_what_an_earlier_process_spent_counts_on() -> None:
     assert job.elapsed == 55.0
 
 
+def test_a_warning_that_another_process_passed_is_told_here_too() -> None:
+    job = Meter("job", Budget(tokens=100))
+    seen: list[str] = []
+    job.listen(lambda event: seen.append(event.kind))
+    job.carry({"job": (85, 0, 0, 0, 3)})
+    for _ in range(2):
+        job.hold(Quote(tokens=5)).settle(spend(5))
+    assert seen == ["warning"]
+
+
 @pytest.mark.parametrize("limits", [{"usd": 0}, {"usd": -1}, {"tokens": 0}, {"tokens": 1.5}, {"joules": float("nan")},
                                     {"seconds": float("inf")}, {"usd": "much"}, {"usd": 1e30}, {"calls": -1},
                                     {"grams_co2e": 0}, {"on_exceed": "pray"}, {"warn_at": 0}, {"landing": 1},
