@@ -88,7 +88,7 @@ class Seen:
     Args:
         rung: its place in the cascade.
         verdict: what the checks said; ``confidence`` is the calibrated signal, None when it was not read.
-        answer: the reply in a form in which equal answers are equal (``confidence.answer_key``); None when there is none.
+        answer: the reply in a form in which equal answers are equal (``confidence.answer_key``); None: none given.
     """
 
     rung: int
