@@ -104,7 +104,7 @@ class Plan:
             values[node] = np.where(goes, ended + (gained - prices)[rows, step], ended)
 
     def gains(self, node: Node, served: Served, evidence: Evidence) -> Floats:
-        """n x steps: the chance that each step adds, less the price of what would follow it, in good replies."""
+        """N x steps: the chance that each step adds, less the price of what would follow it, in good replies."""
         found: Floats = self.posterior.about(node, served, evidence) @ self._weights[node]
         return found
 

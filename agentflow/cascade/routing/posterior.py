@@ -48,7 +48,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class _NodeFit:
-    weights: Floats
+    weights: tuple[Floats, ...]
     correction: Floats
 
 
@@ -98,7 +98,8 @@ class Posterior:
         return np.hstack([ones, 4.0 * p, 4.0 * p * p, signals / 2.0, *(a[:, None] for a in agree), about, about * p])
 
     def _learn(self, node: Node, columns: list[Floats], good: Floats) -> None:
-        weights, apart = [], np.empty((len(columns), len(good)))
+        weights: list[Floats] = []
+        apart = np.empty((len(columns), len(good)))
         fold = np.arange(len(good)) % _FOLDS
         for at, (rung, x) in enumerate(zip(node.asked, columns, strict=True)):
             y = good[:, rung]
@@ -108,7 +109,7 @@ class Posterior:
         best = _best(node, apart, np.array([0.0, 1.0]))
         x = np.stack([np.ones(len(good)), log_odds(best.chance)], axis=1)
         correction = logistic(x, good[np.arange(len(good)), best.rung], _LIGHT)
-        self._fits[node] = _NodeFit(np.stack(weights), correction)
+        self._fits[node] = _NodeFit(tuple(weights), correction)
         self.learned[node] = _best(node, apart, correction)
 
 

@@ -51,8 +51,8 @@ def logistic(x: Floats, y: Floats, penalty: float) -> Floats:
 
 def ridge(x: Floats, penalty: float) -> Floats:
     """The matrix that turns targets into weights: ``ridge(x, c) @ y`` are those of least penalised squares."""
-    solved: Floats = np.linalg.solve(x.T @ x + np.diag(_penalties(x.shape[1], penalty)), x.T)
-    return solved
+    solved = np.linalg.solve(x.T @ x + np.diag(_penalties(x.shape[1], penalty)), x.T)
+    return solved.astype(np.float64, copy=False)
 
 
 def _penalties(columns: int, penalty: float) -> Floats:
