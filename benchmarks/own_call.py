@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from opentelemetry import trace
@@ -18,47 +18,40 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from agentflow import Budget, Flow
-from agentflow.config import LedgerSettings, ModelSettings, Settings
+from agentflow.config import EnergySettings, LedgerSettings, ModelSettings, Settings
 from agentflow.messages import Message, Request
-from benchmarks.peers.calling import MAX_TOKENS, MODEL, PROMPT, TIMEOUT_S, Call, Open, run
+from benchmarks.peers.calling import MAX_TOKENS, MODEL, PROMPT, TIMEOUT_S, Call, run
 
 # Every currency is limited, so that every currency is checked; no limit is ever reached.
 BUDGET = Budget(tokens=10**12, usd=10**6, joules=10**12, grams_co2e=10**9, calls=10**9)
+REQUEST = Request((Message("user", PROMPT),), max_output_tokens=MAX_TOKENS)
 
 
 def settings(base_url: str, ledger: Path | None = None) -> Settings:
-    """A model with a price in the price book, at this address."""
-    energy = {"kind": "remote"}
-    model = ModelSettings.model_validate(
-        {"backend": "openai", "model": MODEL, "base_url": base_url, "timeout_s": TIMEOUT_S, "energy": energy}
+    """A model with a price in the price book at this address; a ledger in this file, or in memory."""
+    model = ModelSettings(
+        backend="openai", model=MODEL, base_url=base_url, timeout_s=TIMEOUT_S, energy=EnergySettings(kind="remote")
     )
-    kept = LedgerSettings() if ledger is None else LedgerSettings(kind="sqlite", path=ledger)
+    kept = LedgerSettings(kind="memory") if ledger is None else LedgerSettings(kind="sqlite", path=ledger)
     return Settings(models={"model": model}, ledger=kept)
 
 
 @asynccontextmanager
-async def open_bare(base_url: str) -> AsyncGenerator[Call]:
-    """A chain with its ledger in memory."""
-    async with Flow(settings(base_url)) as flow, flow.chain("benchmark", budget=BUDGET) as chain:
+async def open_chain(base_url: str, ledger: Path | None = None) -> AsyncGenerator[Call]:
+    """A chain that calls the model; its ledger is in this file, or in memory."""
+    async with Flow(settings(base_url, ledger)) as flow, flow.chain("benchmark", budget=BUDGET) as chain:
 
         async def call() -> str:
-            return (await chain.call(Request((Message("user", PROMPT),), max_output_tokens=MAX_TOKENS))).output
+            return (await chain.call(REQUEST)).output
 
         yield call
 
 
 @asynccontextmanager
 async def open_durable(base_url: str) -> AsyncGenerator[Call]:
-    """A chain with a ledger on disk, traced."""
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        stack.enter_context(traced())
-        where = settings(base_url, Path(folder, "ledger.db"))
-        async with Flow(where) as flow, flow.chain("benchmark", budget=BUDGET) as chain:
-
-            async def call() -> str:
-                return (await chain.call(Request((Message("user", PROMPT),), max_output_tokens=MAX_TOKENS))).output
-
+    """A chain with its ledger on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_chain(base_url, Path(folder, "ledger.db")) as call:
             yield call
 
 
@@ -69,17 +62,17 @@ class Dropped(SpanExporter):
         return SpanExportResult.SUCCESS
 
 
-@contextmanager
-def traced():
-    """Record spans while this is open. OpenTelemetry takes one provider in a process's life."""
+def trace_everything() -> None:
+    """Record every span of this process, and export them in batches."""
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(Dropped()))
     trace.set_tracer_provider(provider)
-    yield
-    provider.shutdown()
 
-
-OPEN: dict[str, Open] = {"bare": open_bare, "durable": open_durable}
 
 if __name__ == "__main__":
-    run(OPEN[sys.argv.pop(1)])
+    if sys.argv[1:2] == ["durable"]:
+        del sys.argv[1]
+        trace_everything()
+        run(open_durable)
+    else:
+        run(open_chain)

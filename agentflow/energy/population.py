@@ -8,8 +8,8 @@ each other. ``explain`` shows single hypotheses, and computes them one by one. I
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from agentflow.energy.constants import Tier
 from agentflow.energy.facts import Range
@@ -85,7 +85,7 @@ class _Rows:
 
         k = parts[0][1].fitted.constants
 
-        def column(figure: Any) -> Column:
+        def column(figure: Callable[[GpuProfile], float]) -> Column:
             return np.array([float(figure(p)) for _, p in parts for _ in batches])
 
         def checked(p: GpuProfile) -> float:
