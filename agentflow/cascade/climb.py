@@ -39,6 +39,7 @@ class _Tried:
     text: str
     verdict: Verdict
     answer: str | None = None
+    completion: Completion | None = None
     attempt: Attempt = field(init=False)
 
 
@@ -235,7 +236,9 @@ class Climb:
             verdict = verdict & Verdict(verdict.valid, reason="the reply was cut at its token limit; answer shorter")
         if verdict.valid:
             verdict = verdict & run_checks(self.checks, Candidate(request, value, completion))
-        return self._judged(rung, request, value, completion.text, verdict, spend, repair=repair, replayed=replayed)
+        return self._judged(
+            rung, request, value, completion.text, verdict, spend, completion, repair=repair, replayed=replayed
+        )
 
     def _judged(
         self,
@@ -245,12 +248,13 @@ class Climb:
         text: str,
         verdict: Verdict,
         spend: Spend,
+        completion: Completion | None = None,
         *,
         repair: bool = False,
         replayed: bool = False,
     ) -> _Tried:
         place = self.rungs.index(rung)
-        tried = _Tried(place, value, text, verdict)
+        tried = _Tried(place, value, text, verdict, completion=completion)
         self.tried.append(tried)
         decision = self._decision = self.policy.choose(self._state(request, place))
         stopped = isinstance(decision, Stop) and self.tried[decision.seen] is tried
@@ -280,7 +284,9 @@ class Climb:
             self.tell(Delta(str(tried.output)))
         served = replace(tried.attempt, outcome="accepted")
         trail = tuple(served if attempt is tried.attempt else attempt for attempt in self.trail)
-        return Reply(tried.output, tried.text, served.rung, served.kind, served.confidence, trail, self.refusal)
+        return Reply(
+            tried.output, tried.text, served.rung, served.kind, served.confidence, trail, self.refusal, tried.completion
+        )
 
     def _attempt(
         self,
