@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
@@ -84,6 +85,7 @@ class Climb:
         self.closed: set[int] = set()
         self.running: set[int] = set()
         self.probed: set[int] = set()
+        self.begun: Counter[str] = Counter()
         self.refusal: BudgetExceeded | None = None
         self.ended = False
         self._decision: Decision | None = None
@@ -159,9 +161,11 @@ class Climb:
             outlook(rung, request, self.scope, self._signal(place), open=place not in shut, priced=self._priced(place))
             for place, rung in enumerate(self.rungs)
         )
-        if self.policy.routing is not None:
-            rungs = with_return_costs(rungs, self.rungs, request, self.scope)
-        return State(rungs, seen, task=self.scope.labels.call)
+        if self.policy.routing is None:
+            return State(rungs, seen)
+        rungs = with_return_costs(rungs, self.rungs, request, self.scope)
+        seconds_left = self.scope.meter.room(final=self.scope.final).seconds
+        return State(rungs, seen, self.policy.worth, seconds_left, self.scope.labels.call)
 
     def _answer(self, tried: _Tried) -> str | None:
         """What tells whether two replies agree; found out only where somebody will compare them."""
@@ -247,6 +251,7 @@ class Climb:
         """One attempt: replay it, or hold, send, settle; then judge it. None when the backend gave no reply."""
         while True:
             while (done := await self._done(rung)) is not None:
+                self.begun[rung.name] += 1
                 if done.completion is not None:
                     return await judge(rung, request, done.completion, Spend(), replayed=True)
                 known = done.outcome == "failed"
@@ -258,6 +263,7 @@ class Climb:
             least = self.policy.min_output
             reserved = await self.scope.reserve_reply(rung, request, key, least, labels)
             if reserved is not None:
+                self.begun[rung.name] += 1
                 break
         request, hold = reserved
         model = tracing.ModelFacts(rung.backend.provider, rung.model, rung.backend.in_process, rung.name)
@@ -366,7 +372,7 @@ class Climb:
         served = trail[place] = replace(trail[place], outcome="accepted")
         return Reply(
             tried.output, tried.text, served.rung, served.kind, served.confidence, tuple(trail), self.refusal,
-            tried.completion,
+            tried.completion, self.cascade, self.scope.labels.call,
         )  # fmt: skip
 
     def _attempt(
@@ -412,8 +418,7 @@ class Climb:
 
     def _key(self, rung: Rung) -> str:
         """Attempts of a rung are counted by themselves: which of two rungs asked side by side ends first is timing."""
-        before = sum(attempt.rung == rung.name for attempt in self.trail)
-        return f"{self.scope.key}|{before + 1}|{rung.name}"
+        return f"{self.scope.key}|{self.begun[rung.name] + 1}|{rung.name}"
 
 
 def _repaired(request: Request, tried: _Tried) -> Request:

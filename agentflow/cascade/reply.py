@@ -64,7 +64,7 @@ class Reply(Generic[Output]):
 
     ``output`` is the parsed value, ``text`` what the model wrote. ``refusal`` is set when a dearer rung was
     not tried because the budget had no room for it. ``completion`` is what the serving model handed back, None when
-    code served.
+    code served. ``cascade`` and ``call`` are the names under which it is reported.
     """
 
     output: Output
@@ -75,6 +75,8 @@ class Reply(Generic[Output]):
     attempts: tuple[Attempt, ...]
     refusal: BudgetExceeded | None = None
     completion: Completion | None = None
+    cascade: str = ""
+    call: str = ""
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
