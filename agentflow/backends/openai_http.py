@@ -16,6 +16,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import aiohttp
+from pydantic_core import from_json
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from agentflow.backends.base import Probe
@@ -292,8 +293,17 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
 
 def _json(data: bytes) -> Any:
     try:
+        # Three times as fast as the standard library.
+        return from_json(data)
+    except ValueError:
+        return _lenient_json(data)
+
+
+def _lenient_json(data: bytes) -> Any:
+    """Also what is no Unicode: half a character in a chunk of its own."""
+    try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadReply(f"The server sent something that is not JSON: {data[:80]!r}.") from error
 
 
