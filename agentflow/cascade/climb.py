@@ -6,6 +6,7 @@ Next: ``sending`` and ``computing`` (one attempt), ``scope`` (how it gets its ro
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -102,7 +103,7 @@ class Climb:
 
     async def _model(self, rung: ModelRung, request: Request) -> _Tried | None:
         """Ask a model, and when its reply fails the checks, tell it why and ask again."""
-        if request.schema is None:
+        if request.schema is None and self.output is not str:
             request = replace(request, schema=output_schema(self.output))
         tried: _Tried | None = None
         for repair in range(self.policy.repairs + 1):
@@ -168,7 +169,7 @@ class Climb:
         value, verdict = parse_output(self.output, completion.text)
         if completion.finish_reason == "length" and self.output is not str:
             verdict = verdict & Verdict(verdict.valid, reason="the reply was cut at its token limit; answer shorter")
-        if verdict.valid:
+        if verdict.valid and self.checks:
             verdict = verdict & run_checks(self.checks, Candidate(request, value, completion))
         return self._judged(rung, request, value, completion.text, verdict, spend, repair=repair, replayed=replayed)
 
@@ -224,7 +225,9 @@ class Climb:
     def _served(self, tried: _Tried) -> Reply[Any]:
         if self.tell is not None and not self.told:
             self.tell(Delta(str(tried.output)))
-        served = replace(tried.attempt, outcome="accepted")
+        served = tried.attempt
+        if served.outcome != "accepted":
+            served = replace(served, outcome="accepted")
         trail = tuple(served if attempt is tried.attempt else attempt for attempt in self.trail)
         return Reply(tried.output, tried.text, served.rung, served.kind, served.confidence, trail, self.refusal)
 
@@ -260,17 +263,18 @@ class Climb:
         self.scope.ledger.judge(key, attempt.outcome, attempt.confidence)
 
     def _labels(self, rung: Rung) -> Labels:
-        code = isinstance(rung, CodeRung)
-        return replace(
-            self.scope.labels,
-            cascade=self.cascade,
-            rung=rung.name,
-            kind="code" if code else "model",
-            model="" if code else rung.model,
-        )
+        if isinstance(rung, CodeRung):
+            return _labelled(self.scope.labels, self.cascade, rung.name, "code", "")
+        return _labelled(self.scope.labels, self.cascade, rung.name, "model", rung.model)
 
     def _key(self, rung: Rung) -> str:
         return f"{self.scope.key}|{len(self.trail) + 1}|{rung.name}"
+
+
+@functools.lru_cache(maxsize=1_000)
+def _labelled(labels: Labels, cascade: str, rung: str, kind: str, model: str) -> Labels:
+    """The labels of attempts at a rung: the same for every call of one name."""
+    return replace(labels, cascade=cascade, rung=rung, kind=kind, model=model)
 
 
 def _repaired(request: Request, tried: _Tried) -> Request:

@@ -252,7 +252,7 @@ def _micrograms_of_a_joule(region: str, scope: Scope) -> Range:
 
 
 def _most_micrograms(joules: float, region: str) -> int:
-    return co2e(Energy(joules, joules, joules), region).high
+    return math.ceil(joules * _micrograms_of_a_joule(region, "facility").high)
 
 
 Rung = CodeRung | ModelRung
