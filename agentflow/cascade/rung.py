@@ -214,12 +214,15 @@ class ModelRung:
             UsageError: its token counts cannot be.
         """
         usage = completion.usage
+        seconds = completion.timings.total_s
         # Checked before it is priced: what a server says of itself may be anything.
-        checked = Spend(calls=1, usage=usage, seconds=completion.timings.total_s)
+        Spend(calls=1, usage=usage, seconds=seconds)
         facts = CallFacts(usage, completion.timings, completion.reported_joules, completion.batch)
         energy = self.profile.estimate(facts) if completion.measured is None else _measured(completion.measured)
-        return replace(
-            checked,
+        return Spend(
+            calls=1,
+            usage=usage,
+            seconds=seconds,
             nano_usd=self.price.cost(usage, images=usage.images, audio_ms=usage.audio_ms),
             energy=energy,
             co2e=co2e(energy, self.region),

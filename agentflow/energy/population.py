@@ -61,10 +61,12 @@ class Population:
         weights, ends = rows.token_joules(tokens, tier, token_s, apart=apart)
         whole, output = float(weights.sum()), max(tokens[2], 1.0)
         logs = np.log(ends)
-        low, centre, high = (logs @ weights / whole).tolist()
-        spread = math.sqrt(float((logs[1] - centre) ** 2 @ weights) / whole)
-        mean = float(ends[1] @ weights) / whole
-        return interval(low, mean, high, width, spread, self._parts[0][1].fitted.floor) * output
+        low, centre, high = logs.dot(weights).tolist()
+        off = logs[1] - centre / whole
+        off *= off
+        spread, mean = math.sqrt(float(off.dot(weights)) / whole), float(ends[1].dot(weights)) / whole
+        floor = self._parts[0][1].fitted.floor
+        return interval(low / whole, mean, high / whole, width, spread, floor) * output
 
     @functools.cached_property
     def _prior(self) -> _Rows:
@@ -150,9 +152,14 @@ class _Rows:
             weights = self.weights if tier == "batch+latency" else self._explaining(busy_s, token_s)
             taken_s = own_prefill_s + token_s if apart else np.full_like(busy_s, token_s)
         idle_s = np.maximum(taken_s - busy_s, 0.0)
-        boards = np.minimum(self.most_w * taken_s, self.busy_w * taken_s + self.idle_w * idle_s + moving_j)
+        boards = self.busy_w * taken_s
+        boards += self.idle_w * idle_s
+        boards += moving_j
+        boards = np.minimum(boards, self.most_w * taken_s)
         if boards.ndim == 1:
-            return weights, self.of_boards * boards + self.of_seconds * taken_s
+            ends = self.of_boards * boards
+            ends += self.of_seconds * taken_s
+            return weights, ends
         ends = [(b * boards + s * taken_s).ravel() for b, s in zip(self.of_boards, self.of_seconds, strict=True)]
         return weights.ravel(), np.array(ends)
 
@@ -164,7 +171,7 @@ class _Rows:
         output = max(output, 1.0)
         context, prompt, share = fresh + cached + output / 2, cached + fresh / 2, fresh / output
         if not self.windowed:
-            return (np.array([1.0, context, share, share * prompt]) @ self.flat).reshape(4, -1)
+            return (np.array([1.0, context, share, share * prompt]).dot(self.flat)).reshape(4, -1)
         attended = [
             self.full * length + (1.0 - self.full) * np.minimum(length, self.window) for length in (context, prompt)
         ]
