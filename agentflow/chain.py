@@ -5,6 +5,7 @@ May import cascade and everything below it. ``runtime`` opens chains; ``orchestr
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -211,12 +212,14 @@ class Chain:
                 raise UsageError("The question is empty. Say what you want to know.")
             request = Request(messages=(Message("user", request),))
         # Part of what is asked, and so of what the ledger knows the call by.
-        request = replace(request, schema=request.schema or output_schema(output), tools=() if last else request.tools)
+        schema, tools = request.schema or output_schema(output), () if last else request.tools
+        if schema is not request.schema or tools is not request.tools:
+            request = replace(request, schema=schema, tools=tools)
         name = writable(name)
         self._calls += 1
         scope = CallScope(
             self.meter, self._ledger, self._key(name, request), self._observer(name),
-            replace(self._labels, call=name), last or self._final, self._admission, self._warmth,
+            _labelled(self._labels, name), last or self._final, self._admission, self._warmth,
         )  # fmt: skip
         with tracing.call_span(name, self.meter.path) as span:
             reply = await (cascade or self.cascade).run(request, scope, output, checks, tell)
@@ -283,3 +286,9 @@ class Chain:
                 self._observe(CallRecord(self.meter.path, name, attempt))
 
         return observe
+
+
+@functools.lru_cache(maxsize=1_000)
+def _labelled(labels: Labels, call: str) -> Labels:
+    """The labels of a chain's calls of this name: few names, many calls."""
+    return replace(labels, call=call)

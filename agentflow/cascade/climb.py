@@ -227,7 +227,7 @@ class Climb:
 
     async def _model(self, rung: ModelRung, request: Request) -> _Tried | None:
         """Ask a model, and when its reply fails the checks, tell it why and ask again."""
-        if request.schema is None:
+        if request.schema is None and self.output is not str:
             request = replace(request, schema=output_schema(self.output))
         tried: _Tried | None = None
         for repair in range(self.policy.repairs + 1):
@@ -309,7 +309,7 @@ class Climb:
             value, verdict = completion.text, Verdict(valid=True)
         if completion.finish_reason == "length" and self.output is not str:
             verdict = verdict & Verdict(verdict.valid, reason="the reply was cut at its token limit; answer shorter")
-        if verdict.valid:
+        if verdict.valid and self.checks:
             verdict = verdict & run_checks(self.checks, Candidate(request, value, completion))
         return await self._judged(
             rung, request, value, completion.text, verdict, spend, completion, repair=repair, replayed=replayed
@@ -407,18 +407,19 @@ class Climb:
         self.scope.ledger.judge(key, attempt.outcome, attempt.confidence)
 
     def _labels(self, rung: Rung) -> Labels:
-        code = isinstance(rung, CodeRung)
-        return replace(
-            self.scope.labels,
-            cascade=self.cascade,
-            rung=rung.name,
-            kind="code" if code else "model",
-            model="" if code else rung.model,
-        )
+        if isinstance(rung, CodeRung):
+            return _labelled(self.scope.labels, self.cascade, rung.name, "code", "")
+        return _labelled(self.scope.labels, self.cascade, rung.name, "model", rung.model)
 
     def _key(self, rung: Rung) -> str:
         """Attempts of a rung are counted by themselves: which of two rungs asked side by side ends first is timing."""
         return f"{self.scope.key}|{self.begun[rung.name] + 1}|{rung.name}"
+
+
+@functools.lru_cache(maxsize=1_000)
+def _labelled(labels: Labels, cascade: str, rung: str, kind: str, model: str) -> Labels:
+    """The labels of attempts at a rung: the same for every call of one name."""
+    return replace(labels, cascade=cascade, rung=rung, kind=kind, model=model)
 
 
 def _repaired(request: Request, tried: _Tried) -> Request:

@@ -54,7 +54,7 @@ async def send(
     """
     with hold:
         started = asyncio.get_running_loop().time()
-        left = scope.meter.room(final=scope.final).seconds
+        left = scope.meter.seconds_left
         if left is not None:
             left = max(left - DELIVERY_S, 0.0)
             request = replace(request, timeout_s=min(left, request.timeout_s or left))
