@@ -19,7 +19,8 @@ from agentflow.budget.price_layers import given
 from agentflow.budget.prices import FREE_LOCAL, Price, PriceBook
 from agentflow.budget.spend import Quote
 from agentflow.cascade.cascade import Cascade
-from agentflow.cascade.policy import Policy
+from agentflow.cascade.configured import policy_of
+from agentflow.cascade.outcomes import OutcomeFile
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
 from agentflow.chain import CallRecord, Chain
 from agentflow.config import CODE, LimitSettings, ModelSettings, Settings
@@ -103,7 +104,17 @@ class Runtime:
             ledger = self.ledger
         self.check(cascade, meter)
         labels = Labels(tenant=above.get("tenant", ""), job=above.get("job", ""), agent=agent)
-        return Chain(meter, rungs, ledger, observe, key=key, labels=labels, admission=admission, final=final)
+        return Chain(
+            meter,
+            rungs,
+            ledger,
+            observe,
+            key=key,
+            labels=labels,
+            admission=admission,
+            final=final,
+            outcomes=OutcomeFile(self.settings.stores.outcomes),
+        )
 
     async def job(self, name: str, budget: Budget | None = None, *, tenant: str | None = None) -> Meter:
         """Open a job's node: what an earlier process spent under it counts against its budget.
@@ -190,7 +201,7 @@ class Runtime:
                 rungs.append(self.rung(rung))
             elif code is not None:
                 rungs.append(code)
-        return Cascade(name, tuple(rungs), Policy(chosen.accept, chosen.repairs, chosen.min_output))
+        return Cascade(name, tuple(rungs), policy_of(chosen, self.rung))
 
     def code(self, rung: CodeRung) -> Cascade:
         """A cascade of one code rung: for steps that no model serves."""

@@ -7,15 +7,16 @@ Imports messages, errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from agentflow.errors import BadReply
-from agentflow.messages import FinishReason, Message, Request, TokenUsage, ToolCall
+from agentflow.messages import Delta, FinishReason, Message, Request, TokenUsage, ToolCall
 
 _MOST_TOKENS = 100_000_000
 _MOST_REPLY_CHARS = 8_000_000
+_SUMMARY = frozenset(("usage", "timings", "energy_joules", "energy_kwh"))
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop", "length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter",
 }  # fmt: skip
@@ -52,8 +53,9 @@ def request_json(model: str, request: Request) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Gathered:
-    """A reply as its chunks come in, or all at once."""
+    """A reply as its chunks come in, or all at once; ``tell`` is told of each piece of its text."""
 
+    tell: Callable[[Delta], None] | None = None
     text: list[str] = field(default_factory=list[str])
     calls: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
     logprobs: list[float] = field(default_factory=list[float])
@@ -76,9 +78,11 @@ class Gathered:
             raise BadReply(f"The server sent {_shown(chunk)} where a chat completion was due.")
         self.id = _text(data.get("id")) or self.id
         self.model = _text(data.get("model")) or self.model
-        self.usage = _mapping(data.get("usage")) or self.usage
-        self.timings = _mapping(data.get("timings")) or self.timings
-        self.joules = _reported_joules(data, self.joules)
+        # A long stream is many chunks, and most say none of this.
+        if not data.keys().isdisjoint(_SUMMARY):
+            self.usage = _mapping(data.get("usage")) or self.usage
+            self.timings = _mapping(data.get("timings")) or self.timings
+            self.joules = _reported_joules(data, self.joules)
         choices = data.get("choices")
         if not isinstance(choices, list):
             raise BadReply(f"The server's reply has no list of choices: {_shown(chunk)}.")
@@ -93,16 +97,21 @@ class Gathered:
             raise BadReply(f"The server's reply has content of type {type(content).__name__}, not text.")
         if content:
             self.text.append(content)
+            if self.tell is not None:
+                self.tell(Delta(content))
             self._size += len(content)
             if self._size > _MOST_REPLY_CHARS:
                 raise BadReply(f"The reply is longer than {_MOST_REPLY_CHARS:,} characters; it was cut off there.")
-        for place, call in enumerate(_items(part.get("tool_calls"))):
-            self._tool_call(place, call)
-        self.logprobs.extend(_logprobs(choice.get("logprobs")))
+        tool_calls, logprobs = part.get("tool_calls"), choice.get("logprobs")
+        if tool_calls:
+            for place, call in enumerate(_items(tool_calls)):
+                self._tool_call(place, call)
+        if logprobs:
+            self.logprobs.extend(_logprobs(logprobs))
         reason = choice.get("finish_reason")
         if isinstance(reason, str):
             self.finish = _REASONS.get(reason, "stop")
-        return bool(content) or bool(part.get("tool_calls"))
+        return bool(content or tool_calls)
 
     def _tool_call(self, place: int, call: Mapping[str, Any]) -> None:
         index = call.get("index")

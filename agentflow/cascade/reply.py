@@ -7,10 +7,11 @@ from typing import Any, Generic, Literal, TypeVar
 
 from agentflow.budget.spend import Spend
 from agentflow.errors import BudgetExceeded
+from agentflow.messages import Completion, ToolCall
 
 Output = TypeVar("Output", covariant=True)
 RungKind = Literal["code", "model"]
-Outcome = Literal["accepted", "kept", "rejected", "failed", "refused"]
+Outcome = Literal["accepted", "kept", "rejected", "failed", "refused", "evidence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,10 @@ class Attempt:
     """One rung trying one call: what it cost, what the checks said, why it was not enough.
 
     ``outcome`` is ``accepted``, ``kept`` (valid, but a better rung was left to try), ``rejected`` (failed its
-    checks), ``failed`` (the backend gave no reply) or ``refused`` (the budget has no room; nothing was sent).
+    checks), ``failed`` (the backend gave no reply), ``refused`` (the budget has no room; nothing was sent) or
+    ``evidence`` (asked for what it says of another reply, not to be served).
+    ``confidence`` is what the checks' ``signal`` is worth by what was learned of this rung; the same where nothing was.
+    ``answer`` is a digest that equal answers share.
     """
 
     rung: str
@@ -50,6 +54,8 @@ class Attempt:
     repair: bool = False
     replayed: bool = False
     in_doubt: bool = False
+    signal: float | None = None
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,8 @@ class Reply(Generic[Output]):
     """The answer to a call, typed, with its trail.
 
     ``output`` is the parsed value, ``text`` what the model wrote. ``refusal`` is set when a dearer rung was
-    not tried because the budget had no room for it.
+    not tried because the budget had no room for it. ``completion`` is what the serving model handed back, None when
+    code served. ``cascade`` and ``call`` are the names under which it is reported.
     """
 
     output: Output
@@ -67,6 +74,14 @@ class Reply(Generic[Output]):
     confidence: float | None
     attempts: tuple[Attempt, ...]
     refusal: BudgetExceeded | None = None
+    completion: Completion | None = None
+    cascade: str = ""
+    call: str = ""
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tools that the model asks to be called."""
+        return () if self.completion is None else self.completion.tool_calls
 
     @property
     def spend(self) -> Spend:
