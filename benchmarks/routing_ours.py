@@ -1,4 +1,4 @@
-"""agentflow's own decisions on recorded outcomes: posteriors and plans of ``agentflow.cascade.routing``, walked in bulk.
+"""Our own decisions on recorded outcomes: posteriors and plans of ``agentflow.cascade.routing``, walked in bulk.
 
 Posteriors and plans are learned on the training half alone, one pair for each kind of signal (riding on the reply, or
 a call of its own). A question whose task (benchmark) has labels is planned with what is known of it; one of an unknown

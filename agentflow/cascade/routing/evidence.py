@@ -93,5 +93,5 @@ def rungs_worth_asking(good: Floats, cost: Floats) -> tuple[int, ...]:
 
 
 def one_of(names: Sequence[str], known: tuple[str, ...]) -> Floats:
-    """n x k: 1 where a name is the known one of that column."""
+    """N x k: 1 where a name is the known one of that column."""
     return np.array([[float(name == one) for one in known] for name in names]).reshape(len(names), len(known))

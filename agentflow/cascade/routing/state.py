@@ -106,7 +106,6 @@ class State:
         worth: of a good reply, a joule and a second.
         seconds_left: until the deadline; None without one.
         task: the call's name, by which calibration and feedback are kept.
-        signal: what the confidence of this task's replies is read from (``tokens``, ``self_check`` ...).
         features: numbers known of the question before any reply, for a query router.
     """
 
@@ -115,7 +114,6 @@ class State:
     worth: Worth = field(default_factory=Worth)
     seconds_left: float | None = None
     task: str = "call"
-    signal: str = "tokens"
     features: tuple[float, ...] = ()
 
     def untried(self) -> tuple[int, ...]:
