@@ -112,18 +112,21 @@ class Calibration:
         """These maps, with ``newer`` ones in the place of those of the same rung and task."""
         return Calibration((*self.maps, *newer.maps))
 
+    def to_json(self) -> str:
+        """Every map, as ``save`` writes it."""
+        return CalibrationFile(maps=self.maps).model_dump_json(indent=2) + "\n"
+
     def save(self, path: Path) -> None:
         """Write every map, whole or not at all.
 
         Raises:
             UsageError: the file cannot be written.
         """
-        text = CalibrationFile(maps=self.maps).model_dump_json(indent=2) + "\n"
         partial = path.with_name(path.name + ".partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_name(path.name + ".lock")):
-                partial.write_text(text, "utf-8")
+                partial.write_text(self.to_json(), "utf-8")
                 partial.replace(path)
         except OSError as error:
             raise UsageError(f"Calibration cannot be written to {path}: {error.strerror}. Check the folder.") from error

@@ -125,7 +125,8 @@ def _evidence(state: State, tasks: Sequence[str]) -> Evidence:
     rungs = len(state.rungs)
     confidence, nothing = np.full((1, rungs), 0.5), np.zeros((1, rungs))
     for seen in state.seen:
-        if seen.verdict.confidence is not None:
-            confidence[0, seen.rung] = seen.verdict.confidence
+        signal = seen.verdict.confidence if seen.signal is None else seen.signal
+        if signal is not None:
+            confidence[0, seen.rung] = signal
     answers = np.array([numbered({seen.rung: seen.answer for seen in state.seen}, rungs)])
     return Evidence(confidence, answers, one_of([state.task], tuple(tasks)), nothing, nothing)
