@@ -76,10 +76,10 @@ def report(found: Mapping[str, Any]) -> int:
             figures = "  ".join(f"{name} {gap:5.1f}" for name, gap in row.items())
             print(f"  {accounting.replace('_', ' '):9} {benchmark:12} {figures}")
     print()
-    return show("Targets of our own decisions", figures(found))
+    return show("Targets of our own decisions", held_against(found))
 
 
-def figures(found: Mapping[str, Any]) -> list[Figure]:
+def held_against(found: Mapping[str, Any]) -> list[Figure]:
     """Our figures against their targets."""
     shown: list[Figure] = []
     for accounting, targets in TARGETS.items():
@@ -134,7 +134,7 @@ def main() -> int:
     found = measure(given.data, quick=given.quick, with_live=not given.no_live)
     if given.json:
         print(json.dumps(found, indent=2))
-        return int(any(figure.passed is False for figure in figures(found)))
+        return int(any(figure.passed is False for figure in held_against(found)))
     return report(found)
 
 

@@ -43,7 +43,8 @@ class Outcomes:
     """Questions by models.
 
     ``answer_cost`` and ``check_cost`` are what the answer and the signal cost apart (as paid); ``answers`` numbers
-    equal answers of one question equally; ``own_signal`` tells questions whose signal is a call of its own.
+    equal answers of one question equally; ``own_signal`` tells questions whose signal is a call of its own;
+    ``prompt`` is the tokens of the prompt, which are known before anything is asked.
     """
 
     models: tuple[str, ...]
@@ -58,6 +59,7 @@ class Outcomes:
     answers: Ints
     embedding: Floats
     own_signal: npt.NDArray[np.bool_]
+    prompt: Floats
 
     @property
     def recorded(self) -> Floats:
@@ -70,7 +72,7 @@ class Outcomes:
             name: getattr(self, name)[rows]
             for name in (
                 "ids", "benchmark", "query", "score", "answer_cost", "check_cost", "latency", "confidence", "answers",
-                "embedding", "own_signal",
+                "embedding", "own_signal", "prompt",
             )
         }  # fmt: skip
         return replace(self, **taken)
@@ -116,7 +118,7 @@ def load(path: Path, *, joules: bool = False) -> Outcomes:
         score.to_numpy(float), answer, check, matrix("latency_ms").to_numpy(float), confidence,
         np.array([_numbered(row, letter=bool(o)) for row, o in zip(texts, options, strict=True)]),
         _embeddings(path.parent / "minilm_emb.npz", ids, first["query"].to_numpy()),
-        check.max(axis=1) > 0,
+        check.max(axis=1) > 0, tokens[0].min(axis=1),
     )  # fmt: skip
 
 
