@@ -10,8 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentflow.cascade.calibration import (
-    ISOTONIC_FROM, LEAST, Calibration, expected_calibration_error, fitted, isotonic,
-)  # fmt: skip
+    ISOTONIC_FROM,
+    LEAST,
+    Calibration,
+    expected_calibration_error,
+    fitted,
+    isotonic,
+)
 from agentflow.cascade.outcomes import Labelled
 from agentflow.errors import UsageError
 
