@@ -38,14 +38,14 @@ class Breaker:
     """The circuit of one rung.
 
     Every attempt asks ``admit`` first; one that was let through says how it ended by exactly one of ``succeeded``,
-    ``failed`` and ``dropped``.
+    ``failed`` and ``dropped``, and whether it was the probe (``probing`` was true right after it was admitted).
 
     Args:
         limits: when it opens.
         clock: seconds, monotonic.
     """
 
-    __slots__ = ("_clock", "_failures", "_limits", "_open_until", "_opened", "_probing", "_recent")
+    __slots__ = ("_clock", "_failures", "_limits", "_open_until", "_opened", "_recent", "probing")
 
     def __init__(self, limits: BreakerLimits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits or BreakerLimits()
@@ -55,14 +55,15 @@ class Breaker:
         self._open_until: float | None = None
         # How often in a row it was opened without a reply between.
         self._opened = 0
-        self._probing = False
+        self.probing = False
+        """Whether a probe is on its way."""
 
     @property
     def health(self) -> Health:
         """Whether calls pass, and if not, whether one may probe."""
         if self._open_until is None:
             return "closed"
-        return "open" if self._probing or self._clock() < self._open_until else "half_open"
+        return "open" if self.probing or self._clock() < self._open_until else "half_open"
 
     @property
     def retry_s(self) -> float:
@@ -79,32 +80,34 @@ class Breaker:
         if health == "closed":
             return True
         if health == "half_open" or anyway:
-            self._probing = True
+            self.probing = True
             return True
         return False
 
     def succeeded(self) -> None:
         """A reply came: the circuit closes."""
         if self._open_until is not None:
-            self._open_until, self._opened, self._probing = None, 0, False
+            self._open_until, self._opened, self.probing = None, 0, False
             self._recent.clear()
         self._failures = 0
         self._recent.append(True)
 
-    def failed(self, rest_s: float | None = None) -> None:
+    def failed(self, rest_s: float | None = None, *, probe: bool = False) -> None:
         """The model failed, and may be down.
 
         Args:
             rest_s: how long the server asked to be left alone, when it said so.
+            probe: this attempt was the probe.
         """
         self._failures += 1
         self._recent.append(False)
-        if self._probing or (self._open_until is None and self._too_many()):
+        if probe or (self._open_until is None and self._too_many()):
             self._open(rest_s or 0.0)
 
-    def dropped(self) -> None:
+    def dropped(self, *, probe: bool = False) -> None:
         """The attempt ended without saying anything of the model: cancelled, or refused for a fault of its own."""
-        self._probing = False
+        if probe:
+            self.probing = False
 
     def _too_many(self) -> bool:
         limits = self._limits
@@ -118,4 +121,4 @@ class Breaker:
         wait_s = min(limits.open_s * 2.0 ** min(self._opened, 16), limits.longest_s)
         self._open_until = self._clock() + min(max(wait_s, rest_s), limits.longest_s)
         self._opened += 1
-        self._probing = False
+        self.probing = False

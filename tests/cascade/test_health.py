@@ -69,7 +69,7 @@ def test_a_probe_that_fails_doubles_the_wait_up_to_the_longest() -> None:
     for wait in (10, 20, 30, 30):
         clock.now += 1_000
         assert breaker.admit()
-        breaker.failed()
+        breaker.failed(probe=True)
         assert breaker.retry_s == pytest.approx(wait)
 
 
@@ -78,9 +78,21 @@ def test_a_probe_that_is_cancelled_leaves_the_next_one_a_chance() -> None:
     breaker = opened(clock)
     clock.now += 1_000
     assert breaker.admit()
-    breaker.dropped()
+    breaker.dropped(probe=True)
     assert breaker.health == "half_open"
     assert breaker.admit()
+
+
+def test_calls_from_before_it_opened_neither_end_the_probe_nor_lengthen_the_wait() -> None:
+    clock = Clock()
+    breaker = opened(clock, open_s=5)
+    clock.now += 6
+    assert breaker.admit()
+    breaker.dropped()
+    assert breaker.health == "open", "the probe is still on its way"
+    clock.now += 0.1
+    breaker.failed()
+    assert breaker.retry_s == 0
 
 
 def test_a_server_that_says_when_to_come_back_is_left_alone_until_then() -> None:
@@ -118,17 +130,29 @@ class BreakerMachine(RuleBasedStateMachine):
         elif admitted:
             self.running += 1
 
-    @rule(end=st.sampled_from(["succeeded", "failed", "dropped"]))
+    @rule()
+    def probe_succeeds(self) -> None:
+        if self.probing:
+            self.breaker.succeeded()
+            self.probing = False
+            assert self.breaker.health == "closed"
+
+    @rule(end=st.sampled_from(["failed", "dropped"]))
     def probe_ends(self, end: str) -> None:
         if self.probing:
-            getattr(self.breaker, end)()
+            getattr(self.breaker, end)(probe=True)
             self.probing = False
+            assert self.breaker.health != "open" or end == "failed"
 
     @rule(end=st.sampled_from(["succeeded", "failed", "dropped"]))
     def call_ends(self, end: str) -> None:
-        if self.running and not self.probing:
+        if self.running:
             getattr(self.breaker, end)()
             self.running -= 1
+            if end == "succeeded":
+                # The circuit is closed by any reply; the probe, if there is one, is a call like others from here.
+                self.running += self.probing
+                self.probing = False
 
     @rule(seconds=st.floats(0, 50))
     def time_passes(self, seconds: float) -> None:
