@@ -1,4 +1,4 @@
-"""Hedging: when a first token is late, a second attempt leaves, and whoever begins to reply first wins. Imports quantiles.
+"""Hedging: when a first token is late, a second attempt leaves, and whichever replies first wins. Imports quantiles.
 
 Late is what nine of ten first tokens are not, as one slowly moving number; hedges are a small share of all calls. Both
 keep it from feeding on itself: a server that is slow because it is full must not be asked twice for everything.
@@ -107,10 +107,12 @@ class Race(Generic[Result]):
         self,
         first: Callable[[Tell], Awaitable[Result | None]],
         second: Callable[[Tell], Awaitable[Result | None]],
-        delay_s: float,
+        delay_s: float | None,
         allowed: Callable[[], bool],
     ) -> Result | None:
         """Start the first; start the second too, if after ``delay_s`` nothing has begun and it is ``allowed``.
+
+        Without a ``delay_s`` there is no second.
 
         Returns:
             What the winner returned; None when there is none.

@@ -18,7 +18,7 @@ from agentflow.cascade.hedging import HedgeLimits, Hedges
 from agentflow.cascade.quantiles import Quantiles
 from agentflow.cascade.rates import RateFull, RateLimits, Rates
 from agentflow.errors import BackendError, BackendTimeout, BackendUnavailable, RequestRejected
-from agentflow.messages import Completion
+from agentflow.messages import Completion, Delta
 
 # Samples after which what was seen weighs half.
 _WINDOW: Final = 500
@@ -27,12 +27,16 @@ _ENOUGH, _FRESH_S = 10, 60.0
 
 
 class NoTurn(Exception):
-    """A rung cannot be asked now; the text says why, and for how long."""
+    """A rung cannot be asked now; the text says why, and for how long. ``down``: its circuit is open."""
+
+    def __init__(self, reason: str, *, down: bool = False) -> None:
+        super().__init__(reason)
+        self.down = down
 
 
 @dataclass(frozen=True, slots=True)
 class LaneLimits:
-    """What a rung's calls keep to. Without ``concurrency`` and ``rates`` none waits, without ``hedge`` none is made twice."""
+    """What a rung's calls keep to. Without ``concurrency`` and ``rates`` nothing waits; ``hedge`` is off without."""
 
     breaker: BreakerLimits = field(default_factory=BreakerLimits)
     concurrency: ConcurrencyLimits | None = None
@@ -108,7 +112,7 @@ class Lane:
             NoTurn: none comes in time. Nothing is kept.
         """
         if self.breaker.health == "open" and not anyway:
-            raise NoTurn(self._open())
+            raise self.down()
         until = self._clock() + timeout_s
         if self.rates is not None:
             try:
@@ -133,7 +137,7 @@ class Lane:
             self._return(tokens)
             if self.slots is not None:
                 self.slots.give_back()
-            raise NoTurn(self._open())
+            raise self.down()
         self._in_flight += 1
         return Turn(self, tokens)
 
@@ -155,6 +159,12 @@ class Lane:
             return total
         return total if between is None else min(total, first + output * between)
 
+    def down(self) -> NoTurn:
+        """Why nobody is sent while the circuit is open."""
+        return NoTurn(
+            f"its circuit is open after repeated failures; it is probed in {self.breaker.retry_s:.1f} s", down=True
+        )
+
     def state(self) -> LaneState:
         """How it stands."""
         hedges, slots = self.hedges, self.slots
@@ -174,9 +184,6 @@ class Lane:
             first_token_p95_s=self.first_token.quantile(0.95),
             between_tokens_p95_s=self.between_tokens.quantile(0.95),
         )
-
-    def _open(self) -> str:
-        return f"its circuit is open after repeated failures; it is probed in {self.breaker.retry_s:.1f} s"
 
     def _return(self, tokens: int) -> None:
         if self.rates is not None:
@@ -205,8 +212,7 @@ class Lane:
 class Turn:
     """One attempt's place in a lane: a slot, booked tokens, the breaker's leave. As a context it gives all back.
 
-    ``leaves`` is told when the request is sent, ``began`` when its reply does; then ``replied`` or ``failed``, or
-    neither when it is cancelled.
+    ``leaves`` is told when the request is sent; then ``replied`` or ``failed``, or neither when it is cancelled.
     """
 
     __slots__ = ("_began", "_lane", "_left_s", "_over", "_probe", "_tokens")
@@ -223,9 +229,14 @@ class Turn:
         """The request is sent now."""
         self._left_s = self._lane._clock()
 
-    def began(self) -> None:
-        """The first of its reply is there."""
-        self._began = True
+    def watched(self, tell: Callable[[Delta], None]) -> Callable[[Delta], None]:
+        """``tell``, with an eye on when the reply begins."""
+
+        def telling(piece: Delta) -> None:
+            self._began = True
+            tell(piece)
+
+        return telling
 
     def replied(self, completion: Completion) -> None:
         """A whole reply came."""

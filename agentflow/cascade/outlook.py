@@ -24,10 +24,15 @@ def outlook(rung: Rung, request: Request, scope: CallScope, *, open: bool, price
         open: it was not tried, and nothing refused it.
         priced: find out what it costs; counting a prompt takes time, so only when the policy will look at it.
     """
+    healthy = isinstance(rung, CodeRung) or rung.lane.breaker.health != "open"
     if not priced:
-        return RungFacts(rung.name, open=open)
-    quote = rung.quote() if isinstance(rung, CodeRung) else rung.quote(request)
-    return RungFacts(rung.name, _expected(quote), open=open, dearness=scope.meter.dearness(quote))
+        return RungFacts(rung.name, open=open, healthy=healthy)
+    if isinstance(rung, CodeRung):
+        quote, p95_s = rung.quote(), None
+    else:
+        quote, p95_s = rung.quote(request), rung.lane.total.quantile(0.95)
+    dearness = scope.meter.dearness(quote)
+    return RungFacts(rung.name, _expected(quote), p95_s=p95_s, healthy=healthy, open=open, dearness=dearness)
 
 
 def _expected(quote: Quote) -> Expected:

@@ -11,7 +11,7 @@ from agentflow.messages import Completion, ToolCall
 
 Output = TypeVar("Output", covariant=True)
 RungKind = Literal["code", "model"]
-Outcome = Literal["accepted", "kept", "rejected", "failed", "refused"]
+Outcome = Literal["accepted", "kept", "rejected", "failed", "refused", "skipped", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,9 @@ class Attempt:
     """One rung trying one call: what it cost, what the checks said, why it was not enough.
 
     ``outcome`` is ``accepted``, ``kept`` (valid, but a better rung was left to try), ``rejected`` (failed its
-    checks), ``failed`` (the backend gave no reply) or ``refused`` (the budget has no room; nothing was sent).
+    checks), ``failed`` (the backend gave no reply), ``refused`` (the budget has no room; nothing was sent), ``skipped``
+    (the rung could not be asked: it is down, full, or would answer too late; nothing was sent) or ``cancelled``
+    (another attempt replied first, or the call was given up). A ``hedge`` is a second attempt, beside a late one.
     """
 
     rung: str
@@ -51,6 +53,7 @@ class Attempt:
     repair: bool = False
     replayed: bool = False
     in_doubt: bool = False
+    hedge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class Reply(Generic[Output]):
     @property
     def escalations(self) -> int:
         """How many different rungs were tried beyond the first."""
-        tried = {a.rung for a in self.attempts if a.outcome != "refused"}
+        tried = {a.rung for a in self.attempts if a.outcome not in ("refused", "skipped", "cancelled")}
         return max(0, len(tried) - 1)
 
 
