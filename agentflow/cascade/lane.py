@@ -36,7 +36,7 @@ class NoTurn(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LaneLimits:
-    """What a rung's calls keep to. Without ``concurrency`` and ``rates`` nothing waits; ``hedge`` is off without."""
+    """What a rung's calls keep to: without ``concurrency`` and ``rates`` nothing waits; None of ``hedge`` is off."""
 
     breaker: BreakerLimits = field(default_factory=BreakerLimits)
     concurrency: ConcurrencyLimits | None = None
