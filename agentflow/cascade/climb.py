@@ -265,6 +265,9 @@ class Climb:
         left_s = self._left_s()
         least_s = self._least_s(rung, request, left_s)
         wait_s = rung.timeout_s if left_s is None else left_s - least_s
+        if left_s is not None and any(place not in self.closed for place in range(len(self.rungs))):
+            # Another rung may be asked, and needs time of its own.
+            wait_s /= 2.0
         down = rung.lane.breaker.health == "open"
         # A policy asks for a rung that is down when nothing else is left.
         turn = await rung.lane.turn(self._tokens(rung, request), wait_s, anyway=down)

@@ -174,7 +174,7 @@ class ModelRung:
             prompt + reply,
             self.price.ceiling(prompt, reply),
             microjoules_at_most(joules),
-            min(seconds, LEAST_S),
+            min(self.timeout_s, LEAST_S),
             _most_micrograms(joules, self.region),
             bound=reply == most,
         )

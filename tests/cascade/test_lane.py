@@ -1,9 +1,10 @@
-"""Calls through lanes, on virtual time: circuits, slots, rates, and what is left of them when calls end as they will."""
+"""Calls through lanes, on virtual time: circuits, slots, rates, and what is left of them however calls end."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 
 import pytest
 
@@ -160,7 +161,13 @@ def test_a_lane_tells_how_it_stands() -> None:
         for _ in range(100):
             await it.call("Who?")
         state = it.cascade.rungs[0].lane.state()  # type: ignore[union-attr]
-        assert (state.health, state.replies, state.failures, state.in_flight, state.limit) == ("closed", 100, 0, 0, None)
+        assert (state.health, state.replies, state.failures, state.in_flight, state.limit) == (
+            "closed",
+            100,
+            0,
+            0,
+            None,
+        )
         assert state.first_token_p95_s == pytest.approx(0.95, rel=0.02)
         assert state.p95_s == pytest.approx(1.35, rel=0.02)
         assert state.between_tokens_p95_s == pytest.approx(0.1, rel=0.02)
@@ -189,64 +196,74 @@ def test_a_turn_that_is_not_used_gives_all_back() -> None:
     run(story())
 
 
-@pytest.mark.parametrize("seed", range(12))
+class Crowd:
+    """Users of a chain with every limit on, whose servers fail and hang, and who leave as they like."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.backends = [Simulated(self.fate, decode_s=0.2) for _ in range(3)]
+        small, large, backup = self.backends
+        self.backup = simulated("backup", backup, self.limits(), timeout_s=5.0)
+        self.rungs = (
+            simulated("small", small, self.limits(), timeout_s=5.0, hedge_with=self.backup),
+            simulated("large", large, self.limits(), timeout_s=5.0),
+        )
+        self.chain = chain(*self.rungs, budget=Budget(usd="0.05") if seed % 2 else None)
+        self.ends: Counter[str] = Counter()
+
+    def limits(self) -> LaneLimits:
+        return LaneLimits(
+            BreakerLimits(failures=3, window=10, open_s=2.0),
+            ConcurrencyLimits(1, 8, 4),
+            RateLimits(requests=200, tokens=12_000),
+            HedgeLimits(share=0.3),
+        )
+
+    def fate(self) -> float | Exception:
+        dice = self.rng.random()
+        if dice < 0.1:
+            return busy(retry_after_s=3.0) if dice < 0.05 else busy()
+        if dice < 0.15:
+            return BackendTimeout("late")
+        if dice < 0.17:
+            return RequestRejected("400")
+        return self.rng.lognormvariate(-1, 1) if dice < 0.95 else 500.0
+
+    async def user(self, n: int) -> None:
+        await asyncio.sleep(self.rng.random() * 60)
+        try:
+            async with asyncio.timeout(self.rng.choice([0.3, 2.0, 100.0])):
+                await (self.read(n) if self.rng.random() < 0.3 else self.ask(n))
+            self.ends["served"] += 1
+        except (CallFailed, BudgetExceeded, TimeoutError, BackendTimeout) as error:
+            self.ends[type(error).__name__] += 1
+
+    async def ask(self, n: int) -> None:
+        await self.chain.call("Who?", name=str(n), timeout_s=self.rng.choice([None, 1.0, 20.0]))
+
+    async def read(self, n: int) -> None:
+        async with self.chain.stream("Who?", name=str(n)) as stream:
+            async for _ in stream:
+                if self.rng.random() < 0.3:
+                    break
+
+
+@pytest.mark.parametrize("seed", range(8))
 def test_whatever_fails_times_out_or_is_cancelled_everything_is_given_back(seed: int) -> None:
-    """Hundreds of calls with every limit on, servers that fail and hang, budgets that run out, users who leave."""
-
     async def story() -> None:
-        rng = random.Random(seed)
-
-        def fate() -> float | Exception:
-            dice = rng.random()
-            if dice < 0.1:
-                return busy(retry_after_s=rng.choice([None, 3.0]))
-            if dice < 0.15:
-                return BackendTimeout("late")
-            if dice < 0.17:
-                return RequestRejected("400")
-            return rng.lognormvariate(-1, 1) if dice < 0.95 else 500.0
-
-        def limits() -> LaneLimits:
-            return LaneLimits(
-                BreakerLimits(failures=3, window=10, open_s=2.0),
-                ConcurrencyLimits(1, 8, 4),
-                RateLimits(requests=200, tokens=12_000),
-                HedgeLimits(share=0.3),
-            )
-
-        backends = [Simulated(fate, decode_s=0.2) for _ in range(3)]
-        backup = simulated("backup", backends[2], limits(), timeout_s=5.0)
-        small = simulated("small", backends[0], limits(), timeout_s=5.0, hedge_with=backup)
-        large = simulated("large", backends[1], limits(), timeout_s=5.0)
-        budget = Budget(usd="0.05") if seed % 2 else None
-        it = chain(small, large, budget=budget)
-        ends: dict[str, int] = {}
-
-        async def one(n: int) -> None:
-            await asyncio.sleep(rng.random() * 60)
-            try:
-                async with asyncio.timeout(rng.choice([0.3, 2.0, 100.0])):
-                    if rng.random() < 0.3:
-                        async with it.stream("Who?", name=str(n)) as stream:
-                            async for _ in stream:
-                                if rng.random() < 0.3:
-                                    break
-                    else:
-                        await it.call("Who?", name=str(n), timeout_s=rng.choice([None, 1.0, 20.0]))
-                end = "served"
-            except (CallFailed, BudgetExceeded, TimeoutError, BackendTimeout) as error:
-                end = type(error).__name__
-            ends[end] = ends.get(end, 0) + 1
-
-        tasks = [asyncio.create_task(one(n)) for n in range(300)]
-        for task in rng.sample(tasks, 30):
-            asyncio.get_running_loop().call_later(rng.random() * 60, task.cancel)
+        crowd = Crowd(seed)
+        tasks = [asyncio.create_task(crowd.user(n)) for n in range(300)]
+        for task in crowd.rng.sample(tasks, 30):
+            asyncio.get_running_loop().call_later(crowd.rng.random() * 60, task.cancel)
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(t.cancelled() or t.exception() is None for t in tasks), [t for t in tasks if t.exception()]
-        assert ends["served"] > 30
-        assert all(backend.running == 0 for backend in backends)
-        await nothing_is_held(it)
-        if budget is not None:
-            assert it.spend.nano_usd <= 50_000_000
+        defects = [task.exception() for task in tasks if not task.cancelled() and task.exception()]
+        assert defects == []
+        states = [rung.lane.state() for rung in (*crowd.rungs, crowd.backup)]
+        assert sum(state.hedges for state in states) > 3
+        assert all(state.failures for state in states)
+        assert crowd.ends["served"] > 30
+        assert all(backend.running == 0 for backend in crowd.backends)
+        assert crowd.chain.meter.limits[1] is None or crowd.chain.spend.nano_usd <= crowd.chain.meter.limits[1]
+        await nothing_is_held(crowd.chain)
 
     run(story())
