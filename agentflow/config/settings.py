@@ -83,6 +83,10 @@ class Settings(BaseSettings):
             if cascade.judge is not None and cascade.judge not in self.models:
                 known = ", ".join(self.models)
                 raise ValueError(f"cascades.{name}.judge: '{cascade.judge}' is not a model; there are: {known}")
+        for name, model in self.models.items():
+            if model.hedge_with is not None and (model.hedge_with not in self.models or model.hedge_with == name):
+                others = ", ".join(other for other in self.models if other != name) or "none"
+                raise ValueError(f"models.{name}.hedge_with: '{model.hedge_with}' is not another model: {others}")
         return self
 
     @classmethod

@@ -97,7 +97,7 @@ class AttemptSpan:
         if not facts.replayed:
             self._measure(facts, self._labels, completion)
 
-    def fail(self, error: Exception, facts: AttemptFacts) -> None:
+    def fail(self, error: BaseException, facts: AttemptFacts) -> None:
         """The backend gave no reply. What the attempt is charged all the same is recorded."""
         self._explain(facts)
         self._describe(facts)
