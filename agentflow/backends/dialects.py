@@ -20,6 +20,7 @@ from agentflow.errors import BadReply
 from agentflow.messages import Request
 
 _LONGEST_PAGE: Final = 4_000_000
+_NOTHING: Final[Mapping[str, Any]] = {}
 # What each server calls itself in its list of models.
 _OWNERS: Final[Mapping[str, Dialect]] = {"vllm": "vllm", "llamacpp": "llamacpp"}
 
@@ -77,7 +78,7 @@ async def examine(
     if listed is None:
         raise ValueError("the server's list of models is none")
     entries = {name(entry.get("id")) or "": entry for entry in items(listed.get("data"))}
-    mine = entries.get(model or "") or next(iter(entries.values()), {})
+    mine = entries.get(model or "") or next(iter(entries.values()), _NOTHING)
     facts = ServerFacts("openai", models=tuple(entries))
     dialect = _OWNERS.get(str(mine.get("owned_by")))
     root = _root(base_url)
@@ -86,7 +87,7 @@ async def examine(
     props = await _page(session, f"{root}/props", headers)
     if dialect == "llamacpp" or (props is not None and "default_generation_settings" in props):
         context = count(_of(mine, "meta").get("n_ctx"))
-        return _llamacpp(replace(facts, dialect="llamacpp", context=context), props or {})
+        return _llamacpp(replace(facts, dialect="llamacpp", context=context), props or _NOTHING)
     # A vLLM behind a gateway that rewrites its list of models still says its version.
     version = await _page(session, f"{root}/version", headers)
     if version is not None and set(version) == {"version"} and "max_model_len" in mine:
@@ -111,7 +112,7 @@ def _llamacpp(facts: ServerFacts, props: Mapping[str, Any]) -> ServerFacts:
 
 def _of(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """An object within an object; an empty one where there is none."""
-    return mapping(data.get(key)) or {}
+    return mapping(data.get(key)) or _NOTHING
 
 
 async def _page(session: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> Mapping[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What a server was asked for and did not do, though it said nothing of it. Imports messages.
+"""What a server was asked for and did not do, though it said nothing of it. Imports untrusted, messages.
 
 Servers of the OpenAI API leave out in silence what they do not know. What a reply shows by itself is looked for here,
 without counting tokens unless its figures look odd; what no single reply can show (``seed``, ``temperature``) is not.
@@ -6,11 +6,13 @@ without counting tokens unless its figures look odd; what no single reply can sh
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
+from agentflow.backends.untrusted import mapping
 from agentflow.messages import Completion, Request, TokenUsage
 
 Count = Callable[[Request, str], TokenUsage]
@@ -24,8 +26,9 @@ _LEAST_OF_ESTIMATE: Final = 0.5
 _FEW_CHARACTERS: Final = 80
 # How models write a call of a tool when their server does not read it out of the text.
 _CALL_IN_TEXT: Final = re.compile(r"\s*(?:<tool_call>|<\|python_tag\|>|\[TOOL_CALLS\]|<function=)")
-# What is appended to a model's name, by date, version or form: ``-2024-08-06``, ``:free``, ``@001``, ``-latest``.
-_DATED: Final = re.compile(r"[-@:.](?:\d[\d.\-]*|v\d+|latest|preview|free|fp8|awq|gptq|q\d\w*)(?:[-@:.].*)?")
+# What dates a model's name or numbers its revision: ``-2024-08-06``, ``-20250514``, ``-0613``, ``-001``, ``-v1:0``.
+_REVISION: Final = r"(?:[-@:](?:\d{4}-\d\d-\d\d|\d{3,8}|latest))?(?:[-:]v\d+(?::\d+)?)?"
+_PREFIX: Final = r"(?:.*[/.:])?"
 _TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
     "object": dict, "array": list, "string": str, "boolean": bool, "null": type(None), "number": (int, float),
     "integer": (int, float),
@@ -56,27 +59,27 @@ def ignored(request: Request, completion: Completion, count: Count) -> tuple[str
     return tuple(name for name, is_so in found.items() if is_so)
 
 
+@functools.lru_cache(maxsize=256)
 def is_same_model(asked: str, replied: str) -> bool:
-    """Whether two names are of one model: equal, or one of them the other's with a date, a version or a prefix.
+    """Whether two names are of one model: equal, or one of them the other's with a date, a revision or a prefix.
 
     Example:
         >>> is_same_model("gpt-4o", "gpt-4o-2024-08-06"), is_same_model("openai/gpt-4o", "gpt-4o")
         (True, True)
-        >>> is_same_model("gpt-4o", "gpt-4o-mini")
-        False
+        >>> is_same_model("gpt-4o", "gpt-4o-mini"), is_same_model("claude-sonnet-4", "claude-sonnet-4-5")
+        (False, False)
     """
-    if asked == replied:
-        return True
-    a, b = (
-        name.strip().lower().removesuffix(".gguf").replace("\\", "/").rsplit("/", 1)[-1] for name in (asked, replied)
-    )
-    if len(a) > len(b):
-        a, b = b, a
-    return bool(a) and b.startswith(a) and (a == b or _DATED.fullmatch(b, len(a)) is not None)
+    short, long = sorted((_plain(asked), _plain(replied)), key=len)
+    return bool(short) and re.fullmatch(_PREFIX + re.escape(short) + _REVISION, long) is not None
+
+
+def _plain(model: str) -> str:
+    """A name in lower case without the folders of a file or the owner of a model."""
+    return model.strip().lower().removesuffix(".gguf").replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def _is_of(text: str, schema: Mapping[str, Any]) -> bool:
-    """Whether a reply could follow a schema: JSON of its kind, with the fields it must have. Its values are not read."""
+    """Whether a reply could follow a schema: JSON of its kind, with its required fields. Values are not read."""
     try:
         value: Any = json.loads(text)
     except (ValueError, RecursionError):
@@ -85,10 +88,10 @@ def _is_of(text: str, schema: Mapping[str, Any]) -> bool:
     names = cast("list[Any]", kinds if isinstance(kinds, list) else [kinds])
     if kinds is not None and not any(isinstance(value, _TYPES.get(str(name), object)) for name in names):
         return False
-    required = schema.get("required")
-    return (
-        not isinstance(value, dict) or not isinstance(required, list) or set(cast("list[str]", required)) <= set(value)
-    )
+    required, fields = schema.get("required"), mapping(value)
+    if fields is None or not isinstance(required, list):
+        return True
+    return all(name in fields for name in cast("list[str]", required))
 
 
 def _calls_in_text(text: str, request: Request) -> bool:
@@ -100,7 +103,8 @@ def _calls_in_text(text: str, request: Request) -> bool:
         value: Any = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return isinstance(value, dict) and value.get("name") in {tool.name for tool in request.tools}
+    called = (mapping(value) or {}).get("name")
+    return any(called == tool.name for tool in request.tools)
 
 
 def _longer(usage: TokenUsage, most: int) -> bool:

@@ -1,6 +1,6 @@
-"""When a request that surely generated nothing is sent again: after a random wait, or when the server says. Imports errors.
+"""When a request that surely generated nothing is sent again: after a random wait, or when the server says.
 
-Only ``BackendUnavailable`` is tried again: of any other failure nobody knows whether it cost something.
+Only ``BackendUnavailable`` is tried again: of any other failure nobody knows whether it cost something. Imports errors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LONGEST_WAIT_S: Final = 8.0
 
 
 def attempts(retries: int, timeout_s: float | None) -> AsyncRetrying:
-    """The tries of one request: ``async for attempt in attempts(2, 30): with attempt: ...``.
+    """The tries of one request, as tenacity counts them.
 
     A try whose wait would not end within the request's own time is not waited for: the last failure is told at once,
     as one that cost nothing.
@@ -28,6 +28,12 @@ def attempts(retries: int, timeout_s: float | None) -> AsyncRetrying:
     Args:
         retries: after the first try.
         timeout_s: seconds of the whole request; None is without end.
+
+    Example::
+
+        async for attempt in attempts(retries=2, timeout_s=30):
+            with attempt:
+                return await send()
     """
     counted = stop_after_attempt(retries + 1)
     return AsyncRetrying(
@@ -57,7 +63,7 @@ def full_jitter_s(tries: int) -> float:
     Source: M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015 ("full jitter").
     """
     # No secret rests on it.
-    return random.uniform(0.0, min(_FIRST_WAIT_S * 2 ** min(tries - 1, 30), _LONGEST_WAIT_S))  # noqa: S311
+    return random.uniform(0.0, min(_FIRST_WAIT_S * 2 ** min(tries - 1, 30), _LONGEST_WAIT_S))
 
 
 def _is_worth_it(error: BaseException) -> bool:
