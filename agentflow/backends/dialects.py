@@ -76,7 +76,7 @@ async def examine(
     """
     listed = await _page(session, f"{base_url}/models", headers)
     if listed is None:
-        raise ValueError("the server's list of models is none")
+        raise ValueError("gives no list of its models")
     entries = {name(entry.get("id")) or "": entry for entry in items(listed.get("data"))}
     mine = entries.get(model or "") or next(iter(entries.values()), _NOTHING)
     facts = ServerFacts("openai", models=tuple(entries))

@@ -18,6 +18,7 @@ from agentflow.messages import Delta, FinishReason, Image, Message, Request, Tok
 
 _MOST_REPLY_CHARS = 8_000_000
 _MOST_JOULES = 1e12
+_SUMMARY = frozenset(("usage", "timings", "energy_joules", "energy_kwh"))
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop", "length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter",
     "function_call": "tool_calls", "abort": "error", "error": "error",
@@ -78,11 +79,15 @@ class Gathered:
         data = mapping(chunk)
         if data is None:
             raise BadReply(f"The server sent {_shown(chunk)} where a chat completion was due.")
-        self.id = name(data.get("id")) or self.id
-        self.model = name(data.get("model")) or self.model
-        self.usage = mapping(data.get("usage")) or self.usage
-        self.timings = mapping(data.get("timings")) or self.timings
-        self.joules = _reported_joules(data, self.joules)
+        if self.id is None:
+            self.id = name(data.get("id"))
+        if self.model is None:
+            self.model = name(data.get("model"))
+        # A long stream is many chunks, and most say none of this.
+        if not data.keys().isdisjoint(_SUMMARY):
+            self.usage = mapping(data.get("usage")) or self.usage
+            self.timings = mapping(data.get("timings")) or self.timings
+            self.joules = _reported_joules(data, self.joules)
         choices = data.get("choices")
         if not isinstance(choices, list):
             raise BadReply(f"The server's reply has no list of choices: {_shown(chunk)}.")
@@ -100,13 +105,16 @@ class Gathered:
             if self.tell is not None:
                 self.tell(Delta(content))
             self._grow(len(content))
-        for place, call in enumerate(items(part.get("tool_calls"))):
-            self._tool_call(place, call)
-        self.logprobs.extend(_logprobs(choice.get("logprobs")))
+        tool_calls, logprobs = part.get("tool_calls"), choice.get("logprobs")
+        if tool_calls:
+            for place, call in enumerate(items(tool_calls)):
+                self._tool_call(place, call)
+        if logprobs:
+            self.logprobs.extend(_logprobs(logprobs))
         reason = choice.get("finish_reason")
         if isinstance(reason, str):
             self.finish = _REASONS.get(reason, "stop")
-        return bool(content) or bool(part.get("tool_calls"))
+        return bool(content or tool_calls)
 
     def _tool_call(self, place: int, call: Mapping[str, Any]) -> None:
         """One tool call, or a piece of it: the index says which it belongs to, or else its id."""
