@@ -25,12 +25,12 @@ from agentflow.backends.base import Dialect, Probe, ServerFacts
 from agentflow.backends.dialects import dressed, examine, needs_words
 from agentflow.backends.ignored import ignored, is_same_model
 from agentflow.backends.refusals import broken, cause, refusal, said_in
-from agentflow.backends.retrying import attempts
+from agentflow.backends.retrying import retried
 from agentflow.backends.server_metrics import ServerMetrics
 from agentflow.backends.sse import Events, parsed
 from agentflow.backends.untrusted import bounded
 from agentflow.backends.wire import Gathered, request_json, seconds, usage_of
-from agentflow.errors import BackendError, BackendTimeout, BackendUnavailable, ConnectionDropped
+from agentflow.errors import BackendError, BackendTimeout, ConnectionDropped
 from agentflow.messages import Completion, Delta, Request, Timings, TokenUsage
 
 _LOG: Final = logging.getLogger(__name__)
@@ -116,23 +116,7 @@ class OpenAIBackend:
             ) from error
 
     async def _retrying(self, model: str, request: Request, tell: Callable[[Delta], None] | None) -> Completion:
-        failed: BackendUnavailable | None = None
-        try:
-            return await self._once(model, request, tell)
-        except BackendUnavailable as error:
-            if self._retries == 0:
-                raise
-            failed = error
-
-        # Only a call that has failed pays for what keeps count of retries; its first failure is the first it counts.
-        async def again() -> Completion:
-            nonlocal failed
-            if failed is not None:
-                first, failed = failed, None
-                raise first
-            return await self._once(model, request, tell)
-
-        return await attempts(self._retries, request.timeout_s)(again)
+        return await retried(lambda: self._once(model, request, tell), self._retries, request.timeout_s)
 
     async def _once(self, model: str, request: Request, tell: Callable[[Delta], None] | None) -> Completion:
         started = time.monotonic()

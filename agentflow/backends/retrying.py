@@ -9,39 +9,62 @@ import datetime
 import email.utils
 import random
 import re
-from typing import Final
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_before_delay
 
 from agentflow.errors import BackendUnavailable
 
+Reply = TypeVar("Reply")
+
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 8.0
 
 
-def attempts(retries: int, timeout_s: float | None) -> AsyncRetrying:
-    """The tries of one request, as tenacity counts them.
+async def retried(send: Callable[[], Awaitable[Reply]], retries: int, timeout_s: float | None) -> Reply:
+    """Send a request, and again while it surely generated nothing.
 
-    A try whose wait would not end within the request's own time is not waited for: the last failure is told at once,
-    as one that cost nothing.
+    A wait that would not end within the request's own time is not begun: the last failure is told at once, as one that
+    cost nothing.
 
     Args:
+        send: one try.
         retries: after the first try.
-        timeout_s: seconds of the whole request; None is without end.
+        timeout_s: seconds of the whole request, which the caller bounds; None is without end.
 
-    Example::
+    Returns:
+        What ``send`` returned.
 
-        async for attempt in attempts(retries=2, timeout_s=30):
-            with attempt:
-                return await send()
+    Raises:
+        BackendError: what the last try raised.
     """
+    started = time.monotonic()
+    try:
+        return await send()
+    except BackendUnavailable as error:
+        if retries == 0 or not _is_worth_it(error):
+            raise
+        failed: BackendUnavailable | None = error
+
+    # Only a call that has failed pays for what keeps count of tries; its first failure is the first that it counts.
+    async def again() -> Reply:
+        nonlocal failed
+        if failed is not None:
+            first, failed = failed, None
+            raise first
+        return await send()
+
     counted = stop_after_attempt(retries + 1)
-    return AsyncRetrying(
+    left_s = None if timeout_s is None else timeout_s - (time.monotonic() - started)
+    tries = AsyncRetrying(
         retry=retry_if_exception(_is_worth_it),
-        stop=counted if timeout_s is None else counted | stop_before_delay(timeout_s),
+        stop=counted if left_s is None else counted | stop_before_delay(left_s),
         wait=_wait_s,
         reraise=True,
     )
+    return await tries(again)
 
 
 def retry_after_s(value: str, now: datetime.datetime) -> float | None:
