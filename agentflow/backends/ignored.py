@@ -22,6 +22,9 @@ _LONG_TOKENS: Final = 5
 # Below these parts of our own count a server's is not believed to be true: of an exact one, and of an estimate.
 _LEAST_OF_EXACT: Final = 0.9
 _LEAST_OF_ESTIMATE: Final = 0.5
+# Tokens that a server's template and tools may add, and those of one picture.
+_MARGIN: Final = 1_000
+_MOST_OF_PICTURE: Final = 20_000
 # What is too short to be judged.
 _FEW_CHARACTERS: Final = 80
 # How models write a call of a tool when their server does not read it out of the text.
@@ -76,6 +79,22 @@ def is_same_model(asked: str, replied: str) -> bool:
 def _plain(model: str) -> str:
     """A name in lower case without the folders of a file or the owner of a model."""
     return model.strip().lower().removesuffix(".gguf").replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def is_absurd(usage: TokenUsage, request: Request, reply: str, count: Count) -> bool:
+    """Whether a server claims more tokens than there can be: no bill is believed that has nothing to show for it.
+
+    A prompt has at most twice the tokens that we count, and what templates and pictures add. A reply has at most twice
+    what it was limited to, which leaves room for thoughts that are not shown, or what its text can have.
+    """
+    most = request.max_output_tokens
+    if most is not None and usage.output > max(2 * most, 4 * len(reply)) + _MARGIN:
+        return True
+    characters = sum(len(message.content) for message in request.messages)
+    if usage.input <= characters + _MARGIN:
+        return False
+    pictures = sum(len(message.images) for message in request.messages)
+    return usage.input > 2 * count(request, "").input + _MARGIN + _MOST_OF_PICTURE * pictures
 
 
 def _is_of(text: str, schema: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ import aiohttp
 
 from agentflow.backends.base import Dialect, Probe, ServerFacts
 from agentflow.backends.dialects import dressed, examine, needs_words
-from agentflow.backends.ignored import ignored, is_same_model
+from agentflow.backends.ignored import ignored, is_absurd, is_same_model
 from agentflow.backends.refusals import broken, cause, refusal, said_in
 from agentflow.backends.retrying import retried
 from agentflow.backends.server_metrics import ServerMetrics
@@ -181,6 +181,8 @@ class OpenAIBackend:
             raise BackendError(f"{self._where} broke off the reply of '{model}' by itself. Look at the server's log.")
         text = "".join(gathered.text)
         usage = usage_of(gathered.usage, gathered.timings)
+        if usage is not None and is_absurd(usage, request, text, self._count):
+            usage = None
         completion = Completion(
             text=text,
             model=gathered.model or model,
