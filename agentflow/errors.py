@@ -5,6 +5,7 @@
     │   ├── ConfigError            agentflow.toml or an AGENTFLOW_* variable is wrong
     │   ├── SourceError            a source given to a job cannot be read
     │   │   └── FetchRefused       the address of a page is one we do not visit
+    │   ├── CassetteMiss           a replayed run asks what was never recorded
     │   ├── UnknownModel           a cascade names a model that no table defines
     │   ├── UnpricedModel          a model has no price, and nobody said that it is free
     │   └── UnprofiledModel        joules are limited, and nothing is known of a model's hardware
@@ -39,6 +40,7 @@ __all__ = [
     "BadReply",
     "BudgetExceeded",
     "CallFailed",
+    "CassetteMiss",
     "ConfigError",
     "ConnectionDropped",
     "ContextOverflow",
@@ -76,6 +78,10 @@ class SourceError(UsageError):
 
 class FetchRefused(SourceError):
     """A page's address is private, loopback, link-local or not http(s)."""
+
+
+class CassetteMiss(UsageError):
+    """A replayed run asks what is not on its cassette. Nothing was sent; no other rung is asked in its place."""
 
 
 class UnknownModel(UsageError):

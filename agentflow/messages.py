@@ -177,7 +177,8 @@ class Completion:
 
     ``logprobs`` are natural-log probabilities of the reply's tokens, in order, when they were asked for
     and the server gave them. ``reported_joules`` is what the server itself said it used, ``batch`` how many sequences
-    it decoded together meanwhile, where that is known; ``measured`` is what our own counters say of it.
+    it decoded together meanwhile, where that is known; ``measured`` is what our own counters say of it. ``ignored``
+    names what was asked for and is known not to have been heeded.
     """
 
     text: str
@@ -192,6 +193,7 @@ class Completion:
     batch: float | None = None
     measured: MeasuredJoules | None = None
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    ignored: tuple[str, ...] = ()
 
 
 def writable(text: str) -> str:

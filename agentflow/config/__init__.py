@@ -6,6 +6,7 @@ the names of the variables that hold them. Each table has its file; ``settings``
 """
 
 from agentflow.config.cascades import CascadeSettings
+from agentflow.config.cassette import CassetteSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, LimitSettings, TenantSettings
 from agentflow.config.loading import CONFIG_FILE, EXAMPLE, example_config, load_settings
 from agentflow.config.models import EnergySettings, ModelSettings, PriceSettings, RateSettings, TierSettings
@@ -18,6 +19,7 @@ __all__ = [
     "EXAMPLE",
     "BudgetSettings",
     "CascadeSettings",
+    "CassetteSettings",
     "EmbedderSettings",
     "EnergySettings",
     "LedgerSettings",
