@@ -35,12 +35,14 @@ class Echo:
     def __init__(self) -> None:
         self.asked = 0
         self.closed = False
+        self.reached = asyncio.Event()
         self.failing: Exception | None = None
         self.gate: asyncio.Event | None = None
 
     async def complete(self, model: str, request: Request, tell: Callable[[Delta], None] | None = None) -> Completion:
         self.asked += 1
         number = self.asked
+        self.reached.set()
         if self.gate is not None:
             await self.gate.wait()
         text = f"{request.messages[-1].content} ({number})"
@@ -118,8 +120,8 @@ async def test_equal_requests_get_their_replies_in_the_order_they_were_asked(pat
         for gate in gates:
             inner.gate = gate
             first_asked.append(group.create_task(backend.complete("m", ask("same"))))
-            while inner.asked < len(first_asked):
-                await asyncio.sleep(0)
+            inner.reached.clear()
+            await inner.reached.wait()
         gates[1].set()
         await first_asked[1]
         gates[0].set()
@@ -144,7 +146,7 @@ async def test_an_error_is_raised_again_with_what_it_says_of_costs(path: Path) -
         with pytest.raises(type(failure)):
             await backend.complete("m", ask("a b"))
     again, heard = ReplayBackend(Cassette(path)), []
-    with pytest.raises(BackendUnavailable, match="^busy, key …$") as unavailable:
+    with pytest.raises(BackendUnavailable, match=r"^busy, key …$") as unavailable:
         await again.complete("m", ask("a b"))
     assert (unavailable.value.sent, unavailable.value.retry_after_s) == (False, 2.5)
     with pytest.raises(ConnectionDropped) as dropped:
@@ -160,9 +162,9 @@ async def test_a_call_whose_time_ran_out_is_recorded_and_one_that_was_cancelled_
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await backend.complete("m", ask("slow", timeout_s=0.05))
+    inner.reached.clear()
     task = asyncio.create_task(backend.complete("m", ask("cancelled", timeout_s=60)))
-    while inner.asked < 2:
-        await asyncio.sleep(0)
+    await inner.reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -267,7 +269,7 @@ def test_what_is_no_cassette_is_told_by_line(path: Path, text: str, said: str) -
 async def test_a_damaged_reply_is_told_by_field(path: Path) -> None:
     await record(path, ask("one"))
     path.write_text(path.read_text().replace('"input": 9', '"input": "many"'))
-    with pytest.raises(ConfigError, match="line 2: completion.usage.input"):
+    with pytest.raises(ConfigError, match=r"line 2: completion\.usage\.input"):
         Cassette(path)
 
 
