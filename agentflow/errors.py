@@ -14,6 +14,7 @@
         ├── CallFailed             every rung of a cascade was tried, none gave a valid reply
         ├── LedgerError            the ledger could not record: nothing may be spent without it
         │   └── HeldElsewhere      another process is making this very attempt now
+        ├── CassetteUnwritable     an exchange could not be recorded
         ├── CounterLost            an energy counter can no longer be read
         ├── GridUnavailable        a live provider of grid figures gave none that can be used
         └── BackendError           a model server failed
@@ -41,6 +42,7 @@ __all__ = [
     "BudgetExceeded",
     "CallFailed",
     "CassetteMiss",
+    "CassetteUnwritable",
     "ConfigError",
     "ConnectionDropped",
     "ContextOverflow",
@@ -147,6 +149,10 @@ class LedgerError(RunError):
 
 class HeldElsewhere(LedgerError):
     """Another process is making this very attempt now. It would be paid for twice if this one made it too."""
+
+
+class CassetteUnwritable(RunError):
+    """An exchange could not be recorded: a run that was to be recorded is not. The call is charged all the same."""
 
 
 class CounterLost(RunError):

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, cast
 from agentflow.backends.base import Backend, Probe
 from agentflow.backends.exchange import Exchange, from_line, json_line, question, readable, struck, to_line
 from agentflow.backends.nearest import differences, last_words, nearest
-from agentflow.errors import BackendError, BackendTimeout, CassetteMiss, ConfigError
+from agentflow.errors import BackendError, BackendTimeout, CassetteMiss, CassetteUnwritable, ConfigError
 from agentflow.messages import Completion, Delta, Request
 
 Mode = Literal["record", "replay", "auto"]
@@ -78,13 +78,13 @@ class Cassette:
         """Write an exchange.
 
         Raises:
-            ConfigError: it cannot be written; the file is as it was.
+            CassetteUnwritable: it cannot be written; the file is as it was.
         """
         with self._lock:
             try:
                 _append(self.path, to_line(exchange))
             except OSError as error:
-                raise ConfigError(
+                raise CassetteUnwritable(
                     f"Cassette {self.path} cannot be written: {error.strerror}. Check its path and the disk."
                 ) from error
 
@@ -129,7 +129,7 @@ class RecordingBackend:
 
         Raises:
             BackendError: as the backend does; it is written too.
-            ConfigError: the cassette cannot be written.
+            CassetteUnwritable: the cassette cannot be written.
         """
         turn = self._cassette.turn(self._rung, model, request)
         deltas: list[str] = []

@@ -14,7 +14,7 @@ from agentflow.budget.hold import Hold
 from agentflow.budget.spend import Quote, Spend
 from agentflow.cascade.rung import DELIVERY_S, ModelRung
 from agentflow.cascade.scope import CallScope
-from agentflow.errors import BackendError, BackendTimeout, BadReply, CassetteMiss, UsageError
+from agentflow.errors import BackendError, BackendTimeout, BadReply, UsageError
 from agentflow.messages import Completion, Delta, Request
 
 
@@ -50,7 +50,7 @@ async def send(
 
     Raises:
         SendFailed: there is no reply; it says what that is charged.
-        CassetteMiss: the run is a replay, and the request is not on its cassette.
+        UsageError: the backend cannot be asked that; nothing was sent.
         LedgerError: the reply could not be recorded.
     """
     with hold:
@@ -66,7 +66,8 @@ async def send(
         except BaseException as error:
             seconds = asyncio.get_running_loop().time() - started
             failure = _backend_error(error, rung, request)
-            if isinstance(error, CassetteMiss) or (failure is not None and not failure.sent):
+            # What cannot be asked was not: a file that is no model, a request that a replay does not have.
+            if isinstance(error, UsageError) or (failure is not None and not failure.sent):
                 hold.release()
                 await scope.ledger.close(key, "released")
                 if failure is None:

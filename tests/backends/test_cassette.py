@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from agentflow.backends.base import Probe
 from agentflow.backends.cassette import Cassette, RecordingBackend, ReplayBackend, on_cassette, open_cassette
 from agentflow.backends.exchange import Exchange, from_line, question, readable, to_line
-from agentflow.errors import BackendTimeout, BackendUnavailable, CassetteMiss, ConfigError, ConnectionDropped
+from agentflow.errors import (
+    BackendTimeout,
+    BackendUnavailable,
+    CassetteMiss,
+    CassetteUnwritable,
+    ConfigError,
+    ConnectionDropped,
+)
 from agentflow.messages import Completion, Delta, Image, MeasuredJoules, Message, Request, Timings, TokenUsage, ToolCall
 
 
@@ -243,7 +250,7 @@ async def test_a_line_that_does_not_fit_leaves_the_file_as_it_was(path: Path, mo
     await record(path, ask("one"))
     before, write = path.read_bytes(), os.write
     monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:10]))
-    with pytest.raises(ConfigError, match="No space left"):
+    with pytest.raises(CassetteUnwritable, match="No space left"):
         await record(path, ask("two"))
     assert path.read_bytes() == before
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 
-from agentflow.backends.llamacpp import _server
+from agentflow.backends.llamacpp_server import LlamaServer, Opening
 from tests.conftest import RUNGS
 
+# Room to generate for longer than a test takes to leave.
+CONTEXT = 8192
+
 if __name__ == "__main__":
-    server = _server(RUNGS / "large.gguf", context=256, slots=1, threads=1)
-    print(server.listening_address.rsplit(":", 1)[1], flush=True)
+    server = LlamaServer(Opening(RUNGS / "large.gguf", context=CONTEXT, key=""))
+    print(server.address.rsplit(":", 1)[1], flush=True)
     threading.Event().wait()
