@@ -210,9 +210,11 @@ def _raise_error(chunk: Any, model: str) -> None:
     if error.get("type") == "exceed_context_size_error":
         raise ContextOverflow(
             f"The prompt of '{model}' has {error.get('n_prompt_tokens')} tokens; its context is {error.get('n_ctx')}. "
-            "Shorten the prompt, or raise the model's context."
+            "Shorten the prompt, or raise the model's context, if it was trained for more."
         )
     message = str(error.get("message", error))[:200]
     if error.get("code") in (400, 404, 422) or "not supported" in message:
         raise RequestRejected(f"llama.cpp refused the request for '{model}': {message}.")
+    if "does not match the expected" in message:
+        raise BadReply(f"'{model}' wrote something that is no reply of its chat template: {message}.")
     raise BackendError(f"llama.cpp failed for '{model}': {message}.")
