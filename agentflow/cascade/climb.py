@@ -18,7 +18,7 @@ from agentflow.budget.money import NANO
 from agentflow.budget.spend import Spend
 from agentflow.cascade.checks import Candidate, Check, output_schema, parse_output, run_checks
 from agentflow.cascade.computing import compute
-from agentflow.cascade.outlook import outlook
+from agentflow.cascade.outlook import outlook, with_return_costs
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.reply import Attempt, Outcome, Reply, Verdict
 from agentflow.cascade.routing.state import Abstain, Decision, Seen, State, Stop, Try
@@ -143,6 +143,8 @@ class Climb:
             outlook(rung, request, self.scope, open=place not in shut, priced=self._priced(place))
             for place, rung in enumerate(self.rungs)
         )
+        if self.policy.routing is not None:
+            rungs = with_return_costs(rungs, self.rungs, request, self.scope)
         return State(rungs, seen, task=self.scope.labels.call)
 
     def _priced(self, place: int) -> bool:
@@ -211,6 +213,8 @@ class Climb:
                     raise failed.error from failed
                 return None
             self.scope.admission.saw(rung.name, labels.call, completion.usage.output)
+            if self.policy.routing is not None:
+                self.scope.warmth.saw(rung, request, completion.usage)
             tried = self._judge_completion(rung, request, completion, spend, repair=repair)
             self._note(key, tried.attempt)
             span.finish(_facts(tried.attempt), completion)
