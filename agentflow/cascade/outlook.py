@@ -14,22 +14,26 @@ from agentflow.cascade.routing.state import FREE, Expected, RungFacts
 from agentflow.cascade.routing.utility import switch_cost
 from agentflow.cascade.rung import CodeRung, ModelRung, Rung
 from agentflow.cascade.scope import CallScope
+from agentflow.cascade.signals import Signal
 from agentflow.energy.facts import CallFacts
 from agentflow.messages import Request, TokenUsage
 
 
-def outlook(rung: Rung, request: Request, scope: CallScope, *, open: bool, priced: bool) -> RungFacts:
+def outlook(
+    rung: Rung, request: Request, scope: CallScope, signal: Signal | None = None, *, open: bool, priced: bool
+) -> RungFacts:
     """What a policy is told of a rung.
 
     Args:
         rung: the rung.
         request: what it would be asked.
         scope: whose budgets it would be paid from.
+        signal: what could find out its reply's confidence.
         open: it was not tried, and nothing refused it.
         priced: find out what it costs; counting a prompt takes time, so only when the policy will look at it.
     """
     if not priced:
-        return RungFacts(rung.name, open=open)
+        return RungFacts(rung.name, signal=None if signal is None or isinstance(rung, CodeRung) else FREE, open=open)
     if isinstance(rung, CodeRung):
         quote = rung.quote()
         cost = Expected(quote.nano_usd / NANO, quote.microjoules / MICRO)
@@ -38,6 +42,7 @@ def outlook(rung: Rung, request: Request, scope: CallScope, *, open: bool, price
     return RungFacts(
         rung.name,
         _expected(rung, request, scope, cached),
+        signal=None if signal is None else _of_signal(signal, rung, request, scope),
         open=open,
         dearness=scope.meter.dearness(rung.quote(request)),
         cached_tokens=cached,
@@ -64,6 +69,11 @@ def _lost(warm: Rung, asked: RungFacts, request: Request, scope: CallScope) -> E
         return FREE
     cached = scope.warmth.cached(warm, request)
     return switch_cost(_expected(warm, request, scope, cached), _expected(warm, request, scope, 0), calls=1)
+
+
+def _of_signal(signal: Signal, rung: ModelRung, request: Request, scope: CallScope) -> Expected:
+    asked = signal.asks(rung, request)
+    return sum((_expected(whom, what, scope, scope.warmth.cached(whom, what)) for whom, what in asked), FREE)
 
 
 def _expected(rung: ModelRung, request: Request, scope: CallScope, cached: int) -> Expected:
