@@ -37,6 +37,8 @@ _LONGEST_WAIT_S = 8.0
 _CONTEXT = re.compile(r"context|too long|maximum.{0,20}length|exceed_context", re.IGNORECASE)
 _SECRET = re.compile(r"(sk-|Bearer\s+)[\w.\-]+", re.IGNORECASE)
 _PROBE_S = 3.0
+# llama.cpp closes a connection after a stream without saying so: a call that is sent on it meanwhile is lost.
+_CLOSES_AFTER_STREAMS = "llama.cpp"
 
 
 class OpenAIBackend:
@@ -69,6 +71,7 @@ class OpenAIBackend:
         self._retries = retries
         self._stream = stream
         self._session: aiohttp.ClientSession | None = None
+        self._single_use = False
 
     async def complete(self, model: str, request: Request, tell: Callable[[Delta], None] | None = None) -> Completion:
         """Ask the server, within ``request.timeout_s`` altogether.
@@ -106,6 +109,7 @@ class OpenAIBackend:
                     async for chunk in self._events(response):
                         if gathered.add(chunk) and first_s is None:
                             first_s = time.monotonic() - started
+                    self._single_use = response.headers.get("Server") == _CLOSES_AFTER_STREAMS
                 else:
                     gathered.add(_json(await _bounded(response)))
         except aiohttp.ClientConnectorError as error:
@@ -113,6 +117,11 @@ class OpenAIBackend:
                 f"{self._where} does not answer ({_cause(error)}). Is the server running?"
             ) from error
         except (aiohttp.ClientError, ConnectionError) as error:
+            if isinstance(error.__cause__, aiohttp.ClientConnectionResetError):
+                # The connection was kept from an earlier call, and was closed before all of this one was written.
+                stale = BackendUnavailable(f"{self._where} had closed the connection. Try again.")
+                stale.retry_after_s = 0.0
+                raise stale from error
             when = "in the middle of its reply" if connected else "before it replied"
             raise ConnectionDropped(f"{self._where} closed the connection {when}. Look at the server's log.") from error
         return self._completion(model, request, gathered, time.monotonic() - started, first_s)
@@ -221,7 +230,8 @@ class OpenAIBackend:
 
     def _headers(self) -> dict[str, str]:
         key = os.environ.get(self._key_env or "", "")
-        return {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Connection": "close"} if self._single_use else {}
+        return headers | {"Authorization": f"Bearer {key}"} if key else headers
 
     def _attempts(self) -> AsyncRetrying:
         return AsyncRetrying(
