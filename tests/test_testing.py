@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from agentflow.errors import (
 )
 from agentflow.messages import Message, Request, TokenUsage, ToolCall, ToolSpec
 from agentflow.testing import ScriptedModel, ScriptedReply
+from tests.conftest import PROJECT
 from tests.servers.openai_server import ScriptedServer
 
 
@@ -228,10 +232,32 @@ async def test_a_whole_research_job_is_recorded_and_replayed_offline(
             async with Flow(settings) as flow:
                 report = await flow.research(QUESTION, ["tides.md"], budget=Budget(usd=1, joules=50_000, seconds=120))
         found.append(json.loads(report.model_dump_json()))
-    recorded = len(scripted_server.requests())
-    assert recorded == len(Cassette(here / "job.jsonl").exchanges) == 2
+    assert len(scripted_server.requests()) == len(Cassette(here / "job.jsonl").exchanges) == 2
+    with testing.cassette("job.jsonl", "replay"), pytest.raises(CassetteMiss, match=r"'Fundy' there, 'Biscay' here"):
+        async with Flow(configured(scripted_server, "small", cascades={"default": {"rungs": ["small"]}})) as flow:
+            await flow.research(QUESTION.replace("Fundy", "Biscay"), ["tides.md"], budget=Budget(usd=1))
     first, *replayed = found
     for again in replayed:
         assert first["claims"] == again["claims"]
         assert first["meter"]["total"]["usd"] == again["meter"]["total"]["usd"] != "0"
         assert first["meter"]["total"]["output_tokens"] == again["meter"]["total"]["output_tokens"] > 0
+
+
+def test_the_tests_of_the_documentation_pass(
+    scripted_server: ScriptedServer, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted_server.script({"*": [{"text": "T1 is, I should say."}]})
+    (here / "agentflow.toml").write_text(
+        f'[models.small]\nbackend = "openai"\nbase_url = "{scripted_server.url}"\ndefault_output = 30\n'
+        "price = { input = 1, output = 2 }\n"
+    )
+    blocks = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "testing.md").read_text("utf-8"), re.DOTALL)
+    for number, block in enumerate(blocks):
+        (here / f"test_{number}.py").write_text(block)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(here)]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, cwd=here)
+        assert done.returncode == 0, done.stdout[-3000:]
+        assert "3 passed" in done.stdout
+        monkeypatch.setenv("AGENTFLOW_CASSETTE__MODE", "replay")
+    assert len(scripted_server.requests()) == 1

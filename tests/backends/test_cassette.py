@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -301,6 +303,17 @@ async def test_modes(path: Path) -> None:
     await auto.aclose()
     assert inner.closed
     assert len(Cassette(path).exchanges) == 2
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=12), st.randoms())
+async def test_any_run_is_replayed_in_any_order_of_its_questions(texts: list[str], order: random.Random) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "run.jsonl")
+        recorded = await record(path, *map(ask, texts))
+        again = replay(path)
+        left = {text: [reply for asked, reply in zip(texts, recorded, strict=True) if asked == text] for text in texts}
+        for text in order.sample(texts, len(texts)):
+            assert await again.complete("m", ask(text)) == left[text].pop(0)
 
 
 def test_the_question_is_the_request_without_its_bound() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agentflow.errors import ConnectionDropped
 from agentflow.messages import Message, OutputSchema, Request, ToolCall, ToolSpec
 from tests.contract.subjects import COUNT, OVER_HTTP, TINY, Subject
 
@@ -113,9 +114,12 @@ async def test_a_tool_is_shown_called_and_answered(subject: Subject) -> None:
 async def test_usage_that_is_missing_or_cannot_be_is_counted_by_us_and_marked(
     subject: Subject, step: dict[str, Any]
 ) -> None:
-    if subject.kind == "litellm" and "usage" in step:
-        pytest.skip("litellm checks the provider's usage itself, and ends the call in an error")
     subject.script({"text": "twelve, I should think", **step})
+    if subject.kind == "litellm" and step.get("usage", {}).get("prompt_tokens") == "many":
+        # litellm chokes on it before we see it: the reply is lost, and charged at its worst.
+        with pytest.raises(ConnectionDropped):
+            await subject.backend.complete(subject.model, ASK)
+        return
     completion = await subject.backend.complete(subject.model, ASK)
     assert completion.usage == COUNT(ASK, "twelve, I should think")
     assert completion.usage.source in ("tokenizer", "estimate")
