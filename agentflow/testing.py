@@ -94,7 +94,10 @@ class ScriptedModel:
     in_process = False
 
     def __init__(
-        self, replies: Sequence[Content | ScriptedReply] | Callable[[Request], Content], *, name: str = "scripted"
+        self,
+        replies: Sequence[Content | ScriptedReply] | Callable[[Request], Content | ScriptedReply],
+        *,
+        name: str = "scripted",
     ) -> None:
         if isinstance(replies, str):
             raise UsageError(f"ScriptedModel takes a list of replies: ScriptedModel([{replies[:20]!r}]).")

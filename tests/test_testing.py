@@ -148,7 +148,7 @@ def test_a_tests_flow_ignores_the_environment(monkeypatch: pytest.MonkeyPatch) -
 
 
 def configured(server: ScriptedServer, *names: str, **more: Any) -> Settings:
-    model = {
+    model: Any = {
         "backend": "openai", "base_url": server.url, "retries": 0, "api_key_env": "A_KEY",
         "price": {"input": 1, "output": 2}, "energy": {"kind": "remote"},
     }  # fmt: skip

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_every_exception_it_has_becomes_one_of_ours_without_the_key() -> None:
     kinds = [kind for _, kind in inspect.getmembers(litellm.exceptions, inspect.isclass) if _is_its_own(kind)]
     assert len(kinds) > 20
     for kind in kinds:
-        error = kind.__new__(kind)
+        error: Any = kind.__new__(kind)
         error.message = f"litellm.{kind.__name__}: refused, for key {KEY} and Bearer abcdefghijkl"
         error.args = (error.message,)
         error.status_code = 400
