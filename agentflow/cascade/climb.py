@@ -1,8 +1,7 @@
 """One call on its way up the rungs: which rung next, whether its reply is good enough, what is served.
 
 Every attempt is held and recorded before it leaves and settled after it. May import everything on the floors below.
-Next: ``sending`` and ``computing`` (one attempt), ``scope`` (how it gets its room), ``lane`` (how it gets its turn),
-``policy``; ``cascade`` climbs.
+Next: ``sending``, ``computing`` (one attempt), ``departures`` (how it gets to leave), ``policy``; ``cascade`` climbs.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import functools
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from agentflow.budget.currency import MICRO
 from agentflow.budget.ledger import Entry, Labels
@@ -20,33 +19,63 @@ from agentflow.budget.money import NANO
 from agentflow.budget.spend import Spend
 from agentflow.cascade.checks import Candidate, Check, output_schema, parse_output, run_checks
 from agentflow.cascade.computing import compute
-from agentflow.cascade.hedging import Race
+from agentflow.cascade.confidence import answer_key
+from agentflow.cascade.departures import Departures
+from agentflow.cascade.hedging import Race, Tell
 from agentflow.cascade.lane import NoTurn
-from agentflow.cascade.outlook import outlook
+from agentflow.cascade.outlook import outlook, with_return_costs
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.reply import Attempt, Outcome, Reply, Verdict
-from agentflow.cascade.routing.state import Abstain, Decision, Seen, State, Stop, Try
-from agentflow.cascade.rung import DELIVERY_S, LEAST_S, CodeRung, ModelRung, Rung
+from agentflow.cascade.routing.state import Abstain, Decision, Probe, Seen, State, Stop, Try
+from agentflow.cascade.rung import CodeRung, ModelRung, Rung
 from agentflow.cascade.scope import CallScope
-from agentflow.cascade.sending import SendFailed, Sending, abandon, send
-from agentflow.errors import AgentflowError, BudgetExceeded, CallFailed
+from agentflow.cascade.sending import SendFailed, Sending, send
+from agentflow.cascade.signals import Signal
+from agentflow.errors import BudgetExceeded, CallFailed
 from agentflow.messages import Completion, Delta, Message, Request
 from agentflow.telemetry import tracing
 
+# The place of a reply that is no candidate: what was asked about another one.
+_NOWHERE: Final = -1
+# What the ledger's key of a hedge ends with.
 _HEDGE: Final = "|hedge"
+_OVERTAKEN: Final = "another attempt replied first"
 
 
 @dataclass(slots=True)
 class _Tried:
-    """A reply of the rung at ``place``, with its verdict; ``output`` is None when it did not parse."""
+    """A reply of the rung at ``place``, with its verdict; ``output`` is None when it did not parse.
+
+    ``signal`` is its confidence before calibration.
+    """
 
     place: int
     output: Any
     text: str
     verdict: Verdict
-    answer: str | None = None
     completion: Completion | None = None
+    signal: float | None = None
     attempt: Attempt = field(init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What an attempt gave, to be judged; ``hedge`` is whom a hedge asked, when it is that one's."""
+
+    completion: Completion | None
+    spend: Spend
+    replayed: bool = False
+    hedge: ModelRung | None = None
+
+
+class _Judge(Protocol):
+    async def __call__(self, rung: ModelRung, request: Request, answer: _Answer) -> _Tried: ...
+
+
+class _Send(Protocol):
+    async def __call__(
+        self, sending: Sending, tell: Tell | None, *, lost: Callable[[], bool] = ...
+    ) -> _Tried | None: ...
 
 
 class Climb:
@@ -60,7 +89,7 @@ class Climb:
         scope: CallScope,
         output: type[Any],
         checks: tuple[Check, ...],
-        tell: Callable[[Delta], None] | None = None,
+        tell: Tell | None = None,
     ) -> None:
         self.cascade = cascade
         self.rungs = rungs
@@ -74,15 +103,16 @@ class Climb:
         self.tried: list[_Tried] = []
         self.closed: set[int] = set()
         self.running: set[int] = set()
+        self.probed: set[int] = set()
         self.refusal: BudgetExceeded | None = None
         self.ended = False
-        self.ends_at: float | None = None
+        self.overtaken = False
+        self.departures = Departures(scope, policy.min_output)
         self._decision: Decision | None = None
 
     async def run(self, request: Request) -> Reply[Any]:
         """Climb until a reply is good enough, or nothing is left to try."""
-        if request.timeout_s is not None:
-            self.ends_at = asyncio.get_running_loop().time() + request.timeout_s
+        self.departures.within(request.timeout_s)
         while not self.ended:
             # What was decided as the last attempt was judged still holds, unless something has changed since.
             decision, self._decision = self._decision or self.policy.choose(self._state(request)), None
@@ -92,10 +122,10 @@ class Climb:
                 case Try(place, _, beside):
                     self._pass_over(place)
                     await self._try((place, *beside), request)
+                case Probe(place):
+                    await self._probe(self.tried[place], request)
                 case Abstain(reason):
                     raise self.refusal or self._failed(reason)
-                case _:
-                    raise AssertionError(f"nothing here can do {decision}")
         # The budget refused a rung, and says that no other is to be tried.
         best = self._state(request).best()
         if best is None:
@@ -118,6 +148,7 @@ class Climb:
             asked = [group.create_task(self._one(place, request)) for place in places]
             for next_done in asyncio.as_completed(asked):
                 if await next_done:
+                    self.overtaken = True
                     for task in asked:
                         task.cancel()
                     break
@@ -162,14 +193,57 @@ class Climb:
         Rungs that still run beside the one being ``judged`` are still open: their replies may come to be better.
         """
         latest = {tried.place: tried for tried in self.tried}
-        seen = tuple(Seen(place, tried.verdict, tried.answer) for place, tried in latest.items())
+        seen = tuple(Seen(place, tried.verdict, self._answer(tried)) for place, tried in latest.items())
         self.tried = list(latest.values())
         shut = self.closed - self.running | {judged}
         rungs = tuple(
-            outlook(rung, request, self.scope, open=place not in shut, priced=self._priced(place))
+            outlook(rung, request, self.scope, self._signal(place), open=place not in shut, priced=self._priced(place))
             for place, rung in enumerate(self.rungs)
         )
+        if self.policy.routing is not None:
+            rungs = with_return_costs(rungs, self.rungs, request, self.scope)
         return State(rungs, seen, task=self.scope.labels.call)
+
+    def _answer(self, tried: _Tried) -> str | None:
+        """What tells whether two replies agree; found out only where somebody will compare them."""
+        compared = self.policy.routing is not None or len(self.tried) > 1
+        return answer_key(tried.output) if compared else None
+
+    def _signal(self, place: int) -> Signal | None:
+        """What could find out the confidence of a rung's reply, if it has not been asked yet."""
+        return None if place in self.probed else self.policy.signal
+
+    async def _probe(self, tried: _Tried, request: Request) -> None:
+        """Pay for what tells a reply's confidence."""
+        signal, rung = self.policy.signal, self.rungs[tried.place]
+        self.probed.add(tried.place)
+        if signal is None or isinstance(rung, CodeRung):
+            return
+        candidate = Candidate(request, tried.output, tried.completion)
+        verdict = tried.verdict & await signal.read(rung, candidate, self.output, self._evidence)
+        tried.signal, tried.verdict = verdict.confidence, self._calibrated(rung, verdict)
+
+    async def _evidence(self, rung: ModelRung, request: Request) -> str | None:
+        """Ask for what says something of another reply: within the budget, and never instead of it."""
+        try:
+            heard = await self._ask(rung, request, self._noted)
+        except BudgetExceeded as refused:
+            self._record(self._attempt(rung, "refused", Spend(), reason=str(refused)))
+            return None
+        except NoTurn as why:
+            self._skip(rung, why)
+            return None
+        return None if heard is None else heard.text
+
+    async def _noted(self, rung: ModelRung, request: Request, answer: _Answer) -> _Tried:
+        """Evidence is not judged itself."""
+        assert answer.completion is not None
+        text, by = answer.completion.text, answer.hedge or rung
+        heard = _Tried(_NOWHERE, text, text, Verdict(valid=True))
+        attempt = self._attempt(by, "evidence", answer.spend, "asked about another reply", replayed=answer.replayed)
+        heard.attempt = replace(attempt, hedge=answer.hedge is not None)
+        self._record(heard.attempt)
+        return heard
 
     def _priced(self, place: int) -> bool:
         """Whether the policy will want to know what a rung costs: the fixed order asks of the next one, and seldom."""
@@ -187,7 +261,7 @@ class Climb:
         with hold, tracing.code_span(rung.name, number=len(self.trail) + 1) as span:
             answer, spend = await compute(rung, request, hold, key, self.scope)
             verdict = run_checks(self.checks, Candidate(request, answer.value, None)) & Verdict(True, answer.confidence)
-            tried = self._judged(rung, request, answer.value, "", verdict, spend)
+            tried = await self._judged(rung, request, answer.value, "", verdict, _Answer(None, spend))
             self._note(key, tried.attempt)
             span.finish(_facts(tried.attempt))
             return tried
@@ -200,8 +274,9 @@ class Climb:
         for repair in range(self.policy.repairs + 1):
             if tried is not None:
                 request = _repaired(request, tried)
+            judge = functools.partial(self._judge_completion, repair=repair > 0)
             try:
-                tried = await self._ask(rung, request, repair=repair > 0)
+                tried = await self._ask(rung, request, judge, self._live(rung), repair=repair > 0)
             except NoTurn as why:
                 if tried is None:
                     raise
@@ -211,183 +286,101 @@ class Climb:
                 break
         return tried
 
-    async def _ask(self, rung: ModelRung, request: Request, *, repair: bool) -> _Tried | None:
-        """One attempt: replay it, or hold, send, settle. None when the backend gave no reply."""
+    async def _ask(
+        self,
+        rung: ModelRung,
+        request: Request,
+        judge: _Judge,
+        tell: Tell | None = None,
+        *,
+        repair: bool = False,
+    ) -> _Tried | None:
+        """One attempt: replay it, or hold, send, settle; then judge it. None when the backend gave no reply."""
         while True:
-            key = self._key(rung)
-            while (done := await self._done(rung, key)) is not None:
+            while (done := await self._done(rung)) is not None:
                 if done.completion is not None:
-                    return self._again(rung, request, done, repair=repair)
+                    return await judge(rung, request, self._again(rung, done, repair=repair))
                 known = done.outcome == "failed"
                 reason = "it failed in an earlier run" if known else "an earlier run was cut off during it"
                 self._record(self._attempt(rung, "failed", Spend(), reason=reason, repair=repair, replayed=True))
                 if known:
                     return None
-                key = self._key(rung)
-            sending = await self.scope.asking(functools.partial(self._reserve, rung, request, key))
+            others = len(self.closed) < len(self.rungs)
+            leaving = functools.partial(
+                self.departures.reserve, rung, request, self._key(rung), self._labels(rung), others=others
+            )
+            sending = await self.scope.asking(leaving)
             if sending is not None:
                 break
+        judging = functools.partial(self._send, rung, judge, repair=repair)
         if rung.lane.hedges is None:
-            return await self._send(rung, sending, self._live(rung), repair=repair)
-        return await self._hedged(rung, request, sending, repair=repair)
+            return await judging(sending, tell)
+        return await self._race(rung, request, sending, judging, tell)
 
-    async def _done(self, rung: ModelRung, key: str) -> Entry | None:
-        """What an earlier run of the job recorded of this attempt; None when it may leave."""
+    async def _done(self, rung: ModelRung) -> Entry | None:
+        """What an earlier run of the job recorded of this attempt, or of its hedge; None when it may leave."""
+        key = self._key(rung)
         entry = await self.scope.ledger.find(key, replay=True)
         if entry is None or entry.state in ("held", "released"):
             return None
         if entry.completion is None and rung.lane.hedges is not None:
-            hedge = await self.scope.ledger.find(_hedge_of(key), replay=True)
-            if hedge is not None and hedge.completion is not None:
-                return hedge
+            hedge = await self.scope.ledger.find(key + _HEDGE, replay=True)
+            return hedge if hedge is not None and hedge.completion is not None else entry
         return entry
 
-    def _again(self, rung: ModelRung, request: Request, done: Entry, *, repair: bool) -> _Tried:
-        """The reply that an earlier run was given, which may have been its hedge's."""
+    def _again(self, rung: ModelRung, done: Entry, *, repair: bool) -> _Answer:
+        """The reply that an earlier run was given; when it was a hedge's, its first attempt is told again too."""
         assert done.completion is not None
-        by = None
-        if done.key.endswith(_HEDGE):
-            why = "another attempt replied first"
-            self._record(self._attempt(rung, "cancelled", Spend(), reason=why, repair=repair, replayed=True))
-            by = rung.hedge_with or rung
-        return self._judge_completion(rung, request, done.completion, Spend(), repair=repair, replayed=True, by=by)
+        if not done.key.endswith(_HEDGE):
+            return _Answer(done.completion, Spend(), replayed=True)
+        lost = self._attempt(rung, "cancelled", Spend(), _OVERTAKEN, repair=repair, replayed=True)
+        self._record(lost)
+        return _Answer(done.completion, Spend(), replayed=True, hedge=rung.hedge_with or rung)
 
-    async def _reserve(self, rung: ModelRung, request: Request, key: str) -> Sending | None:
-        """Wait for a turn, then reserve what the attempt may cost: who stands in line holds no budget meanwhile.
-
-        Returns:
-            The attempt, ready to leave; None when it is recorded already.
-
-        Raises:
-            NoTurn: it cannot be sent, or could not end, in time.
-            BudgetExceeded, LedgerError: as the scope says.
-        """
-        left_s = self._left_s()
-        least_s = self._least_s(rung, request, left_s)
-        wait_s = rung.timeout_s if left_s is None else left_s - least_s
-        if left_s is not None and any(place not in self.closed for place in range(len(self.rungs))):
-            # Another rung may be asked, and needs time of its own.
-            wait_s /= 2.0
-        down = rung.lane.breaker.health == "open"
-        # A policy asks for a rung that is down when nothing else is left.
-        turn = await rung.lane.turn(self._tokens(rung, request), wait_s, anyway=down)
-        try:
-            labels = self._labels(rung)
-            timed = request if self.ends_at is None else replace(request, timeout_s=self._until_deadline_s())
-            reserved = await self.scope.reserve_reply(rung, timed, key, self.policy.min_output, labels)
-        except BaseException:
-            turn.end()
-            raise
-        if reserved is None:
-            turn.end()
-            return None
-        return Sending(rung, *reserved, key, turn)
-
-    def _until_deadline_s(self) -> float | None:
-        return None if self.ends_at is None else max(self.ends_at - asyncio.get_running_loop().time(), 0.0)
-
-    def _left_s(self) -> float | None:
-        """Seconds until the call's deadline or the end of a budget's seconds, whichever is sooner."""
-        room_s, left_s = self.scope.meter.room(final=self.scope.final).seconds, self._until_deadline_s()
-        if room_s is None:
-            return left_s
-        room_s = max(room_s - DELIVERY_S, 0.0)
-        return room_s if left_s is None else min(room_s, left_s)
-
-    def _least_s(self, rung: ModelRung, request: Request, left_s: float | None) -> float:
-        """What the attempt needs at least.
-
-        Raises:
-            NoTurn: that is more than is left.
-        """
-        if left_s is None:
-            return LEAST_S
-        usual_s = rung.lane.expected_s(request.max_output_tokens or rung.default_output) or 0.0
-        least_s = max(usual_s, LEAST_S)
-        # A budget's own seconds are refused by its hold, which says so better.
-        if left_s < least_s and (usual_s > LEAST_S or self.ends_at is not None):
-            raise NoTurn(f"it takes about {least_s:.2g} s, and {left_s:.2g} s are left")
-        return min(least_s, left_s)
-
-    def _tokens(self, rung: ModelRung, request: Request) -> int:
-        """What the attempt may use, where a rate of tokens is kept."""
-        if not rung.lane.weighs_tokens:
-            return 0
-        most = request.max_output_tokens or rung.default_output
-        expected = self.scope.admission.expected(rung.name, self.scope.labels.call)
-        return rung.counter.prompt(request) + (most if expected is None else min(expected, most))
-
-    async def _hedged(self, rung: ModelRung, asked: Request, first: Sending, *, repair: bool) -> _Tried | None:
-        """Send an attempt, and a second one when its first token is late; the first to reply is judged."""
-        hedges = rung.lane.hedges
+    async def _race(
+        self, rung: ModelRung, asked: Request, first: Sending, send: _Send, tell: Tell | None
+    ) -> _Tried | None:
+        """Send an attempt, and another one when its first token is late; the first to reply is judged."""
+        hedges, other = rung.lane.hedges, rung.hedge_with or rung
         assert hedges is not None
         hedges.called()
-        race: Race[_Tried] = Race(self._live(rung))
+        race: Race[_Tried] = Race(tell)
         prompt = first.hold.quote.tokens - (first.request.max_output_tokens or 0)
         delay_s = hedges.delay_s if prompt <= hedges.limits.longest_prompt else None
-        other = rung.hedge_with or rung
 
-        async def begin(tell: Callable[[Delta], None]) -> _Tried | None:
-            return await self._send(rung, first, tell, repair=repair, lost=lambda: race.winner == 1)
-
-        async def hedge(tell: Callable[[Delta], None]) -> _Tried | None:
+        async def hedge(pieces: Tell) -> _Tried | None:
             second = None
             try:
-                second = await self._reserve_hedge(other, asked, first)
+                labels = self._labels(other)
+                second = await self.departures.reserve_hedge(other, asked, first.key + _HEDGE, labels, first)
             finally:
                 if second is None:
                     hedges.put_back()
-            if second is None:
-                return None
-            return await self._send(rung, second, tell, repair=repair, lost=lambda: race.winner == 0)
+            return None if second is None else await send(second, pieces, lost=lambda: race.winner == 0)
 
         def allowed() -> bool:
             return not (rung.lane.saturated or other.lane.saturated) and hedges.take()
 
+        begin = functools.partial(send, first, lost=lambda: race.winner == 1)
         tried = await race.run(begin, hedge, delay_s, allowed)
         hedges.won += race.winner == 1 and tried is not None
         return tried
 
-    async def _reserve_hedge(self, rung: ModelRung, asked: Request, first: Sending) -> Sending | None:
-        """A second attempt beside ``first``, if it can leave at once, and with as long a reply; else None."""
-        try:
-            turn = await rung.lane.turn(self._tokens(rung, asked), 0.0)
-        except NoTurn:
-            return None
-        key = _hedge_of(first.key)
-        try:
-            timed = replace(
-                asked, timeout_s=self._until_deadline_s(), max_output_tokens=first.request.max_output_tokens
-            )
-            reserved = await self.scope.reserve_reply(rung, timed, key, self.policy.min_output, self._labels(rung))
-        except AgentflowError:
-            # A hedge is never worth failing for.
-            reserved = None
-        except BaseException:
-            turn.end()
-            raise
-        if reserved is None:
-            turn.end()
-            return None
-        second = Sending(rung, *reserved, key, turn, hedge=True)
-        if (second.request.max_output_tokens or 0) < (first.request.max_output_tokens or 0):
-            await abandon(second, self.scope)
-            return None
-        return second
-
     async def _send(
         self,
         rung: ModelRung,
+        judge: _Judge,
         sending: Sending,
-        tell: Callable[[Delta], None] | None,
+        tell: Tell | None,
         *,
         repair: bool,
         lost: Callable[[], bool] = lambda: False,
     ) -> _Tried | None:
-        """Send an attempt for the rung, and judge its reply. None when the backend gave none.
+        """Send an attempt, and judge its reply. None when the backend gave none.
 
         Args:
             rung: whose place it has in the cascade.
+            judge: of its reply.
             sending: the attempt; a hedge may ask another rung.
             tell: told of the reply's pieces.
             repair: the model was told what was wrong with its last reply.
@@ -401,9 +394,7 @@ class Climb:
                 completion = await send(sending, self.scope, tell)
             except (SendFailed, asyncio.CancelledError) as ended:
                 failed = isinstance(ended, SendFailed)
-                reason = (
-                    str(ended) if failed else "another attempt replied first" if lost() else "the call was given up"
-                )
+                reason = str(ended) if failed else _OVERTAKEN if lost() or self.overtaken else "the call was given up"
                 attempt = self._attempt(
                     by, "failed" if failed else "cancelled", sending.spend, reason, repair=repair, hedge=sending.hedge
                 )
@@ -417,24 +408,17 @@ class Climb:
                     raise ended.error from ended
                 return None
             self.scope.admission.saw(by.name, self.scope.labels.call, completion.usage.output)
-            asked = by if sending.hedge else None
-            tried = self._judge_completion(rung, request, completion, sending.spend, repair=repair, by=asked)
+            if self.policy.routing is not None:
+                self.scope.warmth.saw(by, request, completion.usage)
+            answer = _Answer(completion, sending.spend, hedge=by if sending.hedge else None)
+            tried = await judge(rung, request, answer)
             self._note(sending.key, tried.attempt)
             span.finish(_facts(tried.attempt), completion)
             return tried
 
-    def _judge_completion(
-        self,
-        rung: ModelRung,
-        request: Request,
-        completion: Completion,
-        spend: Spend,
-        *,
-        repair: bool,
-        replayed: bool = False,
-        by: ModelRung | None = None,
-    ) -> _Tried:
-        """The reply's place and verdict; ``by`` is whom its hedge asked, where it is one's."""
+    async def _judge_completion(self, rung: ModelRung, request: Request, answer: _Answer, *, repair: bool) -> _Tried:
+        completion = answer.completion
+        assert completion is not None
         value, verdict = parse_output(self.output, completion.text)
         if completion.tool_calls and self.output is str:
             # Tools that are asked for are the reply, whether or not there is text beside them.
@@ -443,51 +427,57 @@ class Climb:
             verdict = verdict & Verdict(verdict.valid, reason="the reply was cut at its token limit; answer shorter")
         if verdict.valid:
             verdict = verdict & run_checks(self.checks, Candidate(request, value, completion))
-        return self._judged(
-            rung, request, value, completion.text, verdict, spend, completion, repair=repair, replayed=replayed, by=by
-        )
+        return await self._judged(rung, request, value, completion.text, verdict, answer, repair=repair)
 
-    def _judged(
+    async def _judged(
         self,
         rung: Rung,
         request: Request,
         value: Any,
         text: str,
         verdict: Verdict,
-        spend: Spend,
-        completion: Completion | None = None,
+        answer: _Answer,
         *,
         repair: bool = False,
-        replayed: bool = False,
-        by: ModelRung | None = None,
     ) -> _Tried:
         place = self.rungs.index(rung)
-        tried = _Tried(place, value, text, verdict, completion=completion)
+        tried = _Tried(place, value, text, self._calibrated(rung, verdict), answer.completion, verdict.confidence)
         self.tried.append(tried)
-        decision = self._decision = self.policy.choose(self._state(request, place))
+        decision = self.policy.choose(self._state(request, place))
+        if isinstance(decision, Probe) and self.tried[decision.seen] is tried:
+            await self._probe(tried, request)
+            decision = self.policy.choose(self._state(request, place))
+        self._decision, verdict = decision, tried.verdict
         stopped = isinstance(decision, Stop) and self.tried[decision.seen] is tried
         outcome: Outcome = "accepted" if stopped else "kept" if verdict.valid else "rejected"
         reason = decision.reason if outcome == "kept" else verdict.reason
-        tried.attempt = self._attempt(
-            by or rung,
+        attempt = self._attempt(
+            answer.hedge or rung,
             outcome,
-            spend,
+            answer.spend,
             reason,
             verdict.confidence,
             repair=repair,
-            replayed=replayed,
-            hedge=by is not None,
+            replayed=answer.replayed,
+            hedge=answer.hedge is not None,
         )
+        tried.attempt = replace(attempt, signal=tried.signal)
         self._record(tried.attempt)
         return tried
+
+    def _calibrated(self, rung: Rung, verdict: Verdict) -> Verdict:
+        """The same verdict, its confidence as good as it has proved to be."""
+        if self.policy.calibration is None or verdict.confidence is None:
+            return verdict
+        chance = self.policy.calibration.probability(rung.name, self.scope.labels.call, verdict.confidence)
+        return verdict if chance is None else replace(verdict, confidence=chance)
 
     def _live(self, rung: ModelRung) -> Callable[[Delta], None] | None:
         """Whom to tell of a reply's pieces as they come: somebody, if nothing that can follow would replace them."""
         if self.tell is None or self.output is not str or self.checks:
             return None
-        if rung.logprobs and rung is not self.rungs[-1]:
-            return None
-        return self._pass_on
+        decided_later = rung.logprobs or self.policy.signal is not None or self.policy.routing is not None
+        return None if decided_later and rung is not self.rungs[-1] else self._pass_on
 
     def _pass_on(self, delta: Delta) -> None:
         assert self.tell is not None
@@ -497,11 +487,14 @@ class Climb:
     def _served(self, tried: _Tried) -> Reply[Any]:
         if self.tell is not None and not self.told:
             self.tell(Delta(str(tried.output)))
-        served = replace(tried.attempt, outcome="accepted")
-        trail = tuple(served if attempt is tried.attempt else attempt for attempt in self.trail)
+        answers = {id(one.attempt): self._answer(one) for one in self.tried}
+        trail = [replace(a, answer=answers[id(a)]) if answers.get(id(a)) else a for a in self.trail]
+        place = next(place for place, attempt in enumerate(self.trail) if attempt is tried.attempt)
+        served = trail[place] = replace(trail[place], outcome="accepted")
         return Reply(
-            tried.output, tried.text, served.rung, served.kind, served.confidence, trail, self.refusal, tried.completion
-        )
+            tried.output, tried.text, served.rung, served.kind, served.confidence, tuple(trail), self.refusal,
+            tried.completion,
+        )  # fmt: skip
 
     def _attempt(
         self,
@@ -550,11 +543,6 @@ class Climb:
         """Attempts of a rung are counted by themselves: which of two rungs asked side by side ends first is timing."""
         before = sum(a.rung == rung.name and a.outcome != "skipped" and not a.hedge for a in self.trail)
         return f"{self.scope.key}|{before + 1}|{rung.name}"
-
-
-def _hedge_of(key: str) -> str:
-    """The ledger's key of the hedge beside an attempt."""
-    return key + _HEDGE
 
 
 def _repaired(request: Request, tried: _Tried) -> Request:
