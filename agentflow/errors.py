@@ -164,11 +164,13 @@ class BackendError(RunError):
 class BackendUnavailable(BackendError):
     """Nothing was generated: the server refused the connection, is overloaded (429) or is down (503).
 
-    ``retry_after_s`` is how long the server asked to be left alone, when it said so.
+    ``retry_after_s`` is how long the server asked to be left alone, when it said so. ``lasting`` tells that asking
+    again will not help: its name is not known, or its certificate not trusted.
     """
 
     sent = False
     retry_after_s: float | None = None
+    lasting: bool = False
 
 
 class BackendTimeout(BackendError):

@@ -21,10 +21,11 @@ from agentflow.budget.prices import FREE_LOCAL, Price, PriceBook
 from agentflow.budget.spend import Quote
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.concurrency import ConcurrencyLimits
+from agentflow.cascade.configured import policy_of
 from agentflow.cascade.health import BreakerLimits
 from agentflow.cascade.hedging import HedgeLimits
 from agentflow.cascade.lane import Lane, LaneLimits, LaneState
-from agentflow.cascade.policy import Policy
+from agentflow.cascade.outcomes import OutcomeFile
 from agentflow.cascade.rates import RateLimits
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
 from agentflow.chain import CallRecord, Chain
@@ -110,7 +111,17 @@ class Runtime:
             ledger = self.ledger
         self.check(cascade, meter)
         labels = Labels(tenant=above.get("tenant", ""), job=above.get("job", ""), agent=agent)
-        return Chain(meter, rungs, ledger, observe, key=key, labels=labels, admission=admission, final=final)
+        return Chain(
+            meter,
+            rungs,
+            ledger,
+            observe,
+            key=key,
+            labels=labels,
+            admission=admission,
+            final=final,
+            outcomes=OutcomeFile(self.settings.stores.outcomes),
+        )
 
     async def job(self, name: str, budget: Budget | None = None, *, tenant: str | None = None) -> Meter:
         """Open a job's node: what an earlier process spent under it counts against its budget.
@@ -201,8 +212,7 @@ class Runtime:
                 rungs.append(self.rung(rung))
             elif code is not None:
                 rungs.append(code)
-        policy = Policy(chosen.accept, chosen.repairs, chosen.min_output)
-        return Cascade(name, tuple(rungs), policy, chosen.timeout_s)
+        return Cascade(name, tuple(rungs), policy_of(chosen, self.rung), chosen.timeout_s)
 
     def code(self, rung: CodeRung) -> Cascade:
         """A cascade of one code rung: for steps that no model serves."""

@@ -34,8 +34,8 @@ def outlook(
     """
     healthy = isinstance(rung, CodeRung) or rung.lane.breaker.health != "open"
     if not priced:
-        free = None if signal is None or isinstance(rung, CodeRung) else FREE
-        return RungFacts(rung.name, signal=free, healthy=healthy, open=open)
+        asks = None if signal is None or isinstance(rung, CodeRung) else FREE
+        return RungFacts(rung.name, signal=asks, healthy=healthy, open=open)
     if isinstance(rung, CodeRung):
         quote = rung.quote()
         cost = Expected(quote.nano_usd / NANO, quote.microjoules / MICRO)
@@ -87,4 +87,4 @@ def _expected(rung: ModelRung, request: Request, scope: CallScope, cached: int) 
     reply = min(scope.admission.expected(rung.name, scope.labels.call) or most, most)
     usage = TokenUsage(prompt, reply, min(cached, prompt))
     joules = rung.profile.estimate(CallFacts(usage)).mean
-    return Expected(rung.price.cost(usage) / NANO, joules)
+    return Expected(rung.price.cost(usage) / NANO, joules, rung.lane.expected_s(reply) or 0.0)

@@ -77,9 +77,9 @@ class CallScope:
         room = self.meter.room(final=self.final)
         refits = 0
         while True:
-            fitted = rung.fit(request, room, least, expected)
+            fitted, quote = rung.fit(request, room, least, expected)
             try:
-                hold = await self._reserve(rung.quote(fitted, expected), key, labels)
+                hold = await self._reserve(quote, key, labels)
                 return None if hold is None else (fitted, hold)
             except BudgetExceeded as refused:
                 currency, left = refused.refusal.currency, refused.refusal.left

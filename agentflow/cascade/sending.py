@@ -68,7 +68,7 @@ async def send(sending: Sending, scope: CallScope, tell: Callable[[Delta], None]
     rung, request, hold, key, turn = sending.rung, sending.request, sending.hold, sending.key, sending.turn
     with hold, turn:
         started = asyncio.get_running_loop().time()
-        left = scope.meter.room(final=scope.final).seconds
+        left = scope.meter.seconds_left
         if left is not None:
             left = max(left - DELIVERY_S, 0.0)
             request = replace(request, timeout_s=min(left, request.timeout_s or left))
@@ -77,7 +77,7 @@ async def send(sending: Sending, scope: CallScope, tell: Callable[[Delta], None]
             tell = turn.watched(tell)
         try:
             async with asyncio.timeout(request.timeout_s):
-                completion = await rung.backend.complete(rung.model, request, tell)
+                completion = await rung.backend.complete(rung.model, replace(request, key=key), tell)
             spend = _believable_spend(rung, completion)
         except BaseException as error:
             seconds = asyncio.get_running_loop().time() - started

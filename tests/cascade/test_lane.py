@@ -99,8 +99,7 @@ def test_a_fault_of_the_request_says_nothing_of_the_models_health() -> None:
 def test_a_server_that_says_when_to_come_back_is_left_alone_until_then() -> None:
     async def story() -> None:
         small, large = Simulated(replies(busy(retry_after_s=50), 1.0)), Simulated(replies(1.0))
-        limits = LaneLimits(breaker=BreakerLimits(failures=1, open_s=1))
-        it = chain(simulated("small", small, limits), simulated("large", large))
+        it = chain(simulated("small", small), simulated("large", large))
         await it.call("Who?")
         await asyncio.sleep(40)
         assert (await it.call("Who?")).rung == "large"
