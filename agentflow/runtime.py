@@ -25,7 +25,7 @@ from agentflow.cascade.concurrency import ConcurrencyLimits
 from agentflow.cascade.configured import policy_of
 from agentflow.cascade.health import BreakerLimits
 from agentflow.cascade.hedging import HedgeLimits
-from agentflow.cascade.lane import Lane, LaneLimits
+from agentflow.cascade.lane import Lane, LaneLimits, LaneState
 from agentflow.cascade.outcomes import OutcomeFile
 from agentflow.cascade.rates import RateLimits
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
@@ -256,6 +256,11 @@ class Runtime:
             hedge_with = None if other is None else self._without_hedge(other)
             self._rungs[name] = replace(self._without_hedge(name), hedge_with=hedge_with)
         return self._rungs[name]
+
+    @property
+    def lanes(self) -> dict[str, LaneState]:
+        """How every rung stands that was opened here: up or down, in flight, waiting, how quick."""
+        return {name: rung.lane.state() for name, rung in self._alone.items()}
 
     def _without_hedge(self, name: str) -> ModelRung:
         """The rung before it knows whom to hedge with: two models may hedge with each other."""

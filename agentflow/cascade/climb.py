@@ -125,6 +125,7 @@ class Climb:
             asked = [group.create_task(self._one(place, request)) for place in places]
             for next_done in asyncio.as_completed(asked):
                 if await next_done:
+                    self.asking.overtaken = True
                     for task in asked:
                         task.cancel()
                     break
