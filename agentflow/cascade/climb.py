@@ -334,7 +334,7 @@ class Climb:
         outcome: Outcome = "accepted" if stopped else "kept" if verdict.valid else "rejected"
         reason = decision.reason if outcome == "kept" else verdict.reason
         attempt = self._attempt(rung, outcome, spend, reason, verdict.confidence, repair=repair, replayed=replayed)
-        tried.attempt = replace(attempt, signal=tried.signal)
+        tried.attempt = attempt if tried.signal is None else replace(attempt, signal=tried.signal)
         self._record(tried.attempt)
         return tried
 
@@ -363,7 +363,9 @@ class Climb:
         answers = {id(one.attempt): self._answer(one) for one in self.tried}
         trail = [replace(a, answer=answers[id(a)]) if answers.get(id(a)) else a for a in self.trail]
         place = next(place for place, attempt in enumerate(self.trail) if attempt is tried.attempt)
-        served = trail[place] = replace(trail[place], outcome="accepted")
+        served = trail[place]
+        if served.outcome != "accepted":
+            served = trail[place] = replace(served, outcome="accepted")
         return Reply(
             tried.output, tried.text, served.rung, served.kind, served.confidence, tuple(trail), self.refusal,
             tried.completion,
