@@ -245,8 +245,9 @@ class Climb:
         repair: bool = False,
     ) -> _Tried | None:
         """One attempt: replay it, or hold, send, settle; then judge it. None when the backend gave no reply."""
+        recorded = self.scope.repeats
         while True:
-            while (done := await self._done(rung)) is not None:
+            while recorded and (done := await self._done(rung)) is not None:
                 if done.completion is not None:
                     return await judge(rung, request, done.completion, Spend(), replayed=True)
                 known = done.outcome == "failed"
@@ -259,6 +260,7 @@ class Climb:
             reserved = await self.scope.reserve_reply(rung, request, key, least, labels)
             if reserved is not None:
                 break
+            recorded = True
         request, hold = reserved
         model = tracing.ModelFacts(rung.backend.provider, rung.model, rung.backend.in_process, rung.name)
         with tracing.chat_span(model, request, number=len(self.trail) + 1) as span:
