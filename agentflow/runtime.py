@@ -171,11 +171,11 @@ class Runtime:
             UnknownModel, UnpricedModel: a model is not configured, or has no known price.
             UnprofiledModel: joules or grams of CO2 equivalent are limited, and nothing is known of its hardware.
         """
-        rungs, room = self.cascade(cascade).rungs, meter.room()
-        if room.microjoules is None and room.micrograms is None:
-            return
-        for rung in rungs:
-            if isinstance(rung, ModelRung) and not rung.profiled:
+        for rung in self.cascade(cascade).rungs:
+            if isinstance(rung, CodeRung) or rung.profiled:
+                continue
+            room = meter.room()
+            if room.microjoules is not None or room.micrograms is not None:
                 raise UnprofiledModel(
                     f"Joules or grams of CO2e are limited, but nothing is known of the hardware behind '{rung.name}'. "
                     f'Say it in models.{rung.name}.energy; {{ kind = "remote" }} there accepts a wide prior.'

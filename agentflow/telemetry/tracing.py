@@ -234,9 +234,6 @@ def retrieval_span(source: str, top_k: int) -> Generator[WorkSpan]:
 def code_span(rung: str, *, number: int) -> Generator[AttemptSpan]:
     """The span of an attempt on a code rung."""
     labels = {names.RUNG_NAME: rung, names.RUNG_KIND: "code"}
-    if not _recorded():
-        yield AttemptSpan(INVALID_SPAN, labels)
-        return
     attributes = {**labels, **_place(number)}
     with _span(f"code {rung}", SpanKind.INTERNAL, attributes, finished=False) as span:
         yield AttemptSpan(span, labels)
@@ -265,6 +262,9 @@ def _span(name: str, kind: SpanKind, attributes: Mapping[str, Any], *, finished:
 
     With ``finished`` false its user sets OK; an exception, a cancellation included, is an error either way.
     """
+    if not _recorded():
+        yield INVALID_SPAN
+        return
     job = _job.get()
     if job is not None:
         attributes = {names.CONVERSATION_ID: job, **attributes}
