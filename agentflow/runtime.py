@@ -198,19 +198,17 @@ class Runtime:
             UnknownModel, UnpricedModel: a model is not configured, or has no known price.
             UnprofiledModel: joules or grams of CO2 equivalent are limited, and nothing is known of its hardware.
         """
-        rungs, room = self.cascade(cascade).rungs, meter.room()
-        if room.microjoules is None and room.micrograms is None:
+        asked = [rung for rung in self.cascade(cascade).rungs if isinstance(rung, ModelRung)]
+        asked += [rung.hedge_with for rung in asked if rung.hedge_with is not None]
+        guessed = next((rung.name for rung in asked if not rung.profiled), None)
+        if guessed is None:
             return
-        for rung in rungs:
-            if not isinstance(rung, ModelRung):
-                continue
-            for asked in (rung, rung.hedge_with):
-                if asked is not None and not asked.profiled:
-                    raise UnprofiledModel(
-                        "Joules or grams of CO2e are limited, but nothing is known of the hardware behind "
-                        f"'{asked.name}'. Say it in models.{asked.name}.energy; "
-                        '{ kind = "remote" } there accepts a wide prior.'
-                    )
+        room = meter.room()
+        if room.microjoules is not None or room.micrograms is not None:
+            raise UnprofiledModel(
+                f"Joules or grams of CO2e are limited, but nothing is known of the hardware behind '{guessed}'. "
+                f'Say it in models.{guessed}.energy; {{ kind = "remote" }} there accepts a wide prior.'
+            )
 
     def cascade(self, name: str, code: CodeRung | None = None) -> Cascade:
         """The cascade of this name, with ``code`` as its code rung; without one, its model rungs alone."""

@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentflow.cascade.calibration import (
-    ISOTONIC_FROM, LEAST, Calibration, expected_calibration_error, fitted, isotonic,
+    ISOTONIC_FROM,
+    LEAST,
+    Calibration,
+    expected_calibration_error,
+    fitted,
+    isotonic,
 )  # fmt: skip
 from agentflow.cascade.outcomes import Labelled
 from agentflow.errors import UsageError
