@@ -128,6 +128,7 @@ class Chain:
         checks: tuple[Check, ...] = (),
         cascade: Cascade | None = None,
         last: bool = False,
+        timeout_s: float | None = None,
     ) -> Reply[str]: ...
 
     @overload
@@ -140,6 +141,7 @@ class Chain:
         checks: tuple[Check, ...] = (),
         cascade: Cascade | None = None,
         last: bool = False,
+        timeout_s: float | None = None,
     ) -> Reply[Output]: ...
 
     async def call(
@@ -151,6 +153,7 @@ class Chain:
         checks: tuple[Check, ...] = (),
         cascade: Cascade | None = None,
         last: bool = False,
+        timeout_s: float | None = None,
     ) -> AnyReply:
         """Ask the cascade, within the budget.
 
@@ -161,17 +164,18 @@ class Chain:
             checks: judges of the reply; all must find it valid.
             cascade: other rungs than the chain's own.
             last: a soft landing: the call goes without tools, and may use what the budgets' ``landing`` keeps back.
+            timeout_s: seconds it may take altogether, over all rungs, repairs and waiting.
 
         Returns:
             The reply, typed, with its trail of attempts.
 
         Raises:
             BudgetExceeded: the budget has no room for any rung that could still answer.
-            CallFailed: no rung gave a valid reply.
+            CallFailed: no rung gave a valid reply, or none could in time.
             LedgerError: what the call would cost cannot be recorded; it was not sent.
             UsageError: the chain is closed, or the question is empty.
         """
-        return await self._call(request, output, name, checks, cascade, last, None)
+        return await self._call(request, output, name, checks, cascade, last, timeout_s, None)
 
     def stream(
         self,
@@ -180,6 +184,7 @@ class Chain:
         name: str = "call",
         cascade: Cascade | None = None,
         last: bool = False,
+        timeout_s: float | None = None,
     ) -> ReplyStream:
         """Ask the cascade for text, within the budget, and read it as it comes.
 
@@ -188,12 +193,13 @@ class Chain:
             name: what the call is, for reports and spans.
             cascade: other rungs than the chain's own.
             last: a soft landing, as in ``call``.
+            timeout_s: seconds it may take altogether, as in ``call``.
 
         Returns:
             A context manager to iterate over; reading raises what ``call`` raises, and BackendError when a model fails
             after some of its text was read.
         """
-        return ReplyStream(lambda tell: self._call(request, str, name, (), cascade, last, tell))
+        return ReplyStream(lambda tell: self._call(request, str, name, (), cascade, last, timeout_s, tell))
 
     async def _call(
         self,
@@ -203,6 +209,7 @@ class Chain:
         checks: tuple[Check, ...],
         cascade: Cascade | None,
         last: bool,
+        timeout_s: float | None,
         tell: Callable[[Delta], None] | None,
     ) -> AnyReply:
         if self._closed:
@@ -211,6 +218,8 @@ class Chain:
             if not request.strip():
                 raise UsageError("The question is empty. Say what you want to know.")
             request = Request(messages=(Message("user", request),))
+        if timeout_s is not None:
+            request = replace(request, timeout_s=min(timeout_s, request.timeout_s or timeout_s))
         # Part of what is asked, and so of what the ledger knows the call by.
         schema, tools = request.schema or output_schema(output), () if last else request.tools
         if schema is not request.schema or tools is not request.tools:
@@ -220,6 +229,7 @@ class Chain:
         scope = CallScope(
             self.meter, self._ledger, self._key(name, request), self._observer(name),
             _labelled(self._labels, name), last or self._final, self._admission, self._warmth,
+            repeats=not self._unrepeated,
         )  # fmt: skip
         with tracing.call_span(name, self.meter.path) as span:
             reply = await (cascade or self.cascade).run(request, scope, output, checks, tell)

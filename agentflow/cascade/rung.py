@@ -20,6 +20,7 @@ from agentflow.budget.currency import MICRO
 from agentflow.budget.prices import Price
 from agentflow.budget.room import Room
 from agentflow.budget.spend import Emissions, Quote, Spend, microjoules_at_most
+from agentflow.cascade.lane import Lane
 from agentflow.energy.estimate import CallFacts, EnergyProfile, Range
 from agentflow.energy.grid import WORLD, Place, emissions
 from agentflow.energy.interval import Energy, Scope
@@ -135,6 +136,8 @@ class ModelRung:
         logprobs: whether to ask for token probabilities.
         profiled: whether ``profile`` rests on what someone said of the hardware, not on a prior alone.
         region: where its electricity comes from, by its code in ``energy.grid``.
+        lane: its live state: how quick it is, whether it is up, what may be sent to it now.
+        hedge_with: the rung that a second attempt goes to, where ``lane`` hedges; None: this one's backend again.
     """
 
     name: str
@@ -150,6 +153,8 @@ class ModelRung:
     logprobs: bool = False
     profiled: bool = True
     region: str = WORLD
+    lane: Lane = field(default_factory=Lane)
+    hedge_with: ModelRung | None = None
 
     def quote(self, request: Request, expected: int | None = None) -> Quote:
         """What one attempt at ``request`` (its ``max_output_tokens`` and ``timeout_s`` set) is held for.
@@ -171,7 +176,7 @@ class ModelRung:
             prompt + reply,
             self.price.ceiling(prompt, reply),
             microjoules_at_most(joules),
-            min(seconds, LEAST_S),
+            min(self.timeout_s, LEAST_S),
             _most_micrograms(joules, self.region),
             bound=reply == most,
         )

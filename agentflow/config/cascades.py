@@ -21,6 +21,8 @@ class CascadeSettings(Table):
     """How often a model is told what was wrong and asked again."""
     min_output: int = Field(default=64, gt=0)
     """Tokens below which a reply is not worth asking for."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """Seconds a call may take altogether, over all rungs and repairs."""
 
     policy: Literal["fixed", "utility", "latency", "pinned"] = "fixed"
     """``fixed``: in this order, until ``accept`` is reached; ``utility``: the rung whose expected gain is worth its
