@@ -181,6 +181,6 @@ def _embeddings(path: Path, ids: Any, queries: Any) -> Floats:
     from sklearn.feature_extraction.text import HashingVectorizer
     from sklearn.preprocessing import normalize
 
-    counts = HashingVectorizer(n_features=2**16, ngram_range=(1, 2)).transform(queries)
+    counts = HashingVectorizer(n_features=2**12).transform(queries)
     found: Floats = normalize(TruncatedSVD(128, random_state=0).fit_transform(counts))
     return found
