@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,17 +20,19 @@ from agentflow.budget.meter import Meter
 from agentflow.budget.price_layers import given
 from agentflow.budget.prices import FREE_LOCAL, Price, PriceBook
 from agentflow.budget.spend import Quote
+from agentflow.cascade.calibration import Calibration
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.concurrency import ConcurrencyLimits
-from agentflow.cascade.configured import policy_of
+from agentflow.cascade.configured import estimator_of, policy_of
 from agentflow.cascade.health import BreakerLimits
 from agentflow.cascade.hedging import HedgeLimits
 from agentflow.cascade.lane import Lane, LaneLimits, LaneState
 from agentflow.cascade.outcomes import OutcomeFile
+from agentflow.cascade.policy import Policy
 from agentflow.cascade.rates import RateLimits
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
 from agentflow.chain import CallRecord, Chain
-from agentflow.config import CODE, LaneSettings, LimitSettings, ModelSettings, Settings
+from agentflow.config import CODE, CascadeSettings, LaneSettings, LimitSettings, ModelSettings, Settings
 from agentflow.energy.estimate import EnergyProfile
 from agentflow.energy.profiles import CpuProfile, profile_for
 from agentflow.energy.shared_meter import SharedMeter
@@ -66,6 +68,8 @@ class Runtime:
         self._alone: dict[str, ModelRung] = {}
         self._backends: dict[str, Backend] = {}
         self._machine: SharedMeter | None = None
+        self._calibration: Calibration | None = None
+        self._policies: dict[tuple[str, tuple[str, ...]], Policy] = {}
 
     @property
     def ledger(self) -> Ledger:
@@ -219,7 +223,19 @@ class Runtime:
                 rungs.append(self.rung(rung))
             elif code is not None:
                 rungs.append(code)
-        return Cascade(name, tuple(rungs), policy_of(chosen, self.rung), chosen.timeout_s)
+        return Cascade(name, tuple(rungs), self._policy(name, chosen, rungs), chosen.timeout_s)
+
+    def _policy(self, name: str, chosen: CascadeSettings, rungs: Sequence[Rung]) -> Policy:
+        """A cascade's policy, with what was learned of its rungs; learned once, for reading outcomes takes time."""
+        named = (name, tuple(rung.name for rung in rungs))
+        if named not in self._policies:
+            if chosen.calibrate and self._calibration is None:
+                self._calibration = Calibration.load(self.settings.stores.calibration)
+            outcomes = OutcomeFile(self.settings.stores.outcomes).read()
+            estimator = estimator_of(chosen, rungs, outcomes)
+            calibration = self._calibration if chosen.calibrate else None
+            self._policies[named] = policy_of(chosen, self.rung, calibration, estimator)
+        return self._policies[named]
 
     def code(self, rung: CodeRung) -> Cascade:
         """A cascade of one code rung: for steps that no model serves."""
