@@ -25,13 +25,15 @@ if TYPE_CHECKING:
         CallFailed,
         ConfigError,
         LedgerError,
+        NotServed,
         SourceError,
         UnpricedModel,
         UnprofiledModel,
         UsageError,
     )
     from agentflow.flow import Flow
-    from agentflow.messages import Message, Request, TokenUsage
+    from agentflow.images import read_image
+    from agentflow.messages import Image, Message, Request, TokenUsage
     from agentflow.orchestration.agent import Agent
     from agentflow.research.report import Citation, Claim, Report
 
@@ -51,8 +53,10 @@ __all__ = [
     "ConfigError",
     "Energy",
     "Flow",
+    "Image",
     "LedgerError",
     "Message",
+    "NotServed",
     "Reply",
     "Report",
     "Request",
@@ -66,6 +70,7 @@ __all__ = [
     "UsageError",
     "Verdict",
     "__version__",
+    "read_image",
     "token_confidence",
 ]
 
@@ -83,6 +88,7 @@ _HOMES = {
     "Claim": "research.report",
     "Energy": "energy.interval",
     "Flow": "flow",
+    "Image": "messages",
     "Message": "messages",
     "Reply": "cascade.reply",
     "Report": "research.report",
@@ -92,6 +98,7 @@ _HOMES = {
     "Statistical": "budget.admission",
     "TokenUsage": "messages",
     "Verdict": "cascade.reply",
+    "read_image": "images",
     "token_confidence": "cascade.checks",
 }
 

@@ -5,6 +5,7 @@
     │   ├── ConfigError            agentflow.toml or an AGENTFLOW_* variable is wrong
     │   ├── SourceError            a source given to a job cannot be read
     │   │   └── FetchRefused       the address of a page is one we do not visit
+    │   ├── NotServed              no rung of a cascade can, or may, serve what a call needs
     │   ├── UnknownModel           a cascade names a model that no table defines
     │   ├── UnpricedModel          a model has no price, and nobody said that it is free
     │   └── UnprofiledModel        joules are limited, and nothing is known of a model's hardware
@@ -47,6 +48,7 @@ __all__ = [
     "GridUnavailable",
     "HeldElsewhere",
     "LedgerError",
+    "NotServed",
     "Refusal",
     "RequestRejected",
     "RunError",
@@ -76,6 +78,10 @@ class SourceError(UsageError):
 
 class FetchRefused(SourceError):
     """A page's address is private, loopback, link-local or not http(s)."""
+
+
+class NotServed(UsageError):
+    """No rung of a cascade can serve what a call needs (images, tools, residency ...). Nothing was sent."""
 
 
 class UnknownModel(UsageError):

@@ -18,6 +18,7 @@ from agentflow.budget.meter import Meter
 from agentflow.budget.price_layers import given
 from agentflow.budget.prices import FREE_LOCAL, Price, PriceBook
 from agentflow.budget.spend import Quote
+from agentflow.cascade.capabilities import known_capabilities, known_context
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
@@ -237,13 +238,14 @@ class Runtime:
                 facts.energy, model=name, in_process=backend.in_process, threads=facts.threads, served=model
             ),
             counter=counter,
-            context=facts.context,
+            context=facts.context or known_context(facts.backend, model),
             default_output=facts.default_output,
             max_output=facts.max_output,
             timeout_s=facts.timeout_s,
             logprobs=facts.logprobs,
             profiled=facts.energy is not None or facts.backend != "openai",
             region=facts.region,
+            serves=known_capabilities(facts.backend, model) if facts.serves is None else frozenset(facts.serves),
         )
 
     def _make_backend(self, name: str, facts: ModelSettings, counter: TokenCounter) -> Backend:

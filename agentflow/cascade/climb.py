@@ -15,6 +15,7 @@ from agentflow.budget.currency import MICRO
 from agentflow.budget.ledger import Entry, Labels
 from agentflow.budget.money import NANO
 from agentflow.budget.spend import Spend
+from agentflow.cascade.capabilities import lack, not_served
 from agentflow.cascade.checks import Candidate, Check, output_schema, parse_output, run_checks
 from agentflow.cascade.computing import compute
 from agentflow.cascade.policy import Policy
@@ -64,6 +65,7 @@ class Climb:
 
     async def run(self, request: Request) -> Reply[Any]:
         """Climb until a reply is good enough, or nothing is left to try."""
+        self.rungs = self._able(request)
         for rung in self.rungs:
             try:
                 tried = (
@@ -81,11 +83,27 @@ class Climb:
             return self._served(self.best)
         if self.refusal is not None:
             raise self.refusal
+        skipped = [(a.rung, a.reason) for a in self.trail if a.outcome == "skipped"]
+        if skipped and len(skipped) == sum(a.kind == "model" for a in self.trail):
+            raise not_served(self.cascade, skipped)
         reasons = "; ".join(f"{a.rung}: {a.reason}" for a in self.trail) or "the cascade has no rungs"
         raise CallFailed(
             f"No rung of cascade '{self.cascade}' gave a valid reply ({reasons}). "
             "Add a stronger model to the cascade, or loosen its checks."
         )
+
+    def _able(self, request: Request) -> tuple[Rung, ...]:
+        """The rungs that can serve the call; the others stand in the trail, with the reason."""
+        if request.schema is None:
+            request = replace(request, schema=output_schema(self.output))
+        able: list[Rung] = []
+        for rung in self.rungs:
+            reason = "" if isinstance(rung, CodeRung) else lack(rung, request, self.policy.min_output)
+            if reason:
+                self._record(self._attempt(rung, "skipped", Spend(), reason=reason))
+            else:
+                able.append(rung)
+        return tuple(able)
 
     async def _code(self, rung: CodeRung, request: Request) -> _Tried:
         # Running code again is new work, and is charged as such: its key is never used twice.

@@ -10,7 +10,7 @@ from agentflow.errors import BudgetExceeded
 
 Output = TypeVar("Output", covariant=True)
 RungKind = Literal["code", "model"]
-Outcome = Literal["accepted", "kept", "rejected", "failed", "refused"]
+Outcome = Literal["accepted", "kept", "rejected", "failed", "refused", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class Attempt:
     """One rung trying one call: what it cost, what the checks said, why it was not enough.
 
     ``outcome`` is ``accepted``, ``kept`` (valid, but a better rung was left to try), ``rejected`` (failed its
-    checks), ``failed`` (the backend gave no reply) or ``refused`` (the budget has no room; nothing was sent).
+    checks), ``failed`` (the backend gave no reply), ``refused`` (the budget has no room; nothing was sent) or
+    ``skipped`` (the rung cannot serve the call: it takes no images, say; nothing was sent).
     """
 
     rung: str
@@ -76,7 +77,7 @@ class Reply(Generic[Output]):
     @property
     def escalations(self) -> int:
         """How many different rungs were tried beyond the first."""
-        tried = {a.rung for a in self.attempts if a.outcome != "refused"}
+        tried = {a.rung for a in self.attempts if a.outcome not in ("refused", "skipped")}
         return max(0, len(tried) - 1)
 
 

@@ -20,6 +20,7 @@ from agentflow.budget.currency import MICRO
 from agentflow.budget.prices import Price
 from agentflow.budget.room import Room
 from agentflow.budget.spend import Emissions, Quote, Spend, microjoules_at_most
+from agentflow.cascade.capabilities import EVERYTHING, Capability
 from agentflow.energy.estimate import CallFacts, EnergyProfile, Range
 from agentflow.energy.grid import WORLD, Place, emissions
 from agentflow.energy.interval import Energy, Scope
@@ -135,6 +136,7 @@ class ModelRung:
         logprobs: whether to ask for token probabilities.
         profiled: whether ``profile`` rests on what someone said of the hardware, not on a prior alone.
         region: where its electricity comes from, by its code in ``energy.grid``.
+        serves: what it takes and gives, see ``capabilities``.
     """
 
     name: str
@@ -150,6 +152,7 @@ class ModelRung:
     logprobs: bool = False
     profiled: bool = True
     region: str = WORLD
+    serves: frozenset[Capability] = EVERYTHING
 
     def quote(self, request: Request, expected: int | None = None) -> Quote:
         """What one attempt at ``request`` (its ``max_output_tokens`` and ``timeout_s`` set) is held for.
@@ -167,7 +170,7 @@ class ModelRung:
         joules = self.profile.ceiling(prompt, reply, seconds)
         return Quote(
             prompt + reply,
-            self.price.ceiling(prompt, reply),
+            self.price.ceiling(prompt, reply, images=self._sold_images(len(request.images))),
             microjoules_at_most(joules),
             min(seconds, LEAST_S),
             _most_micrograms(joules, self.region),
@@ -201,24 +204,34 @@ class ModelRung:
                 most = middle - 1
         return replace(request, max_output_tokens=least)
 
-    def spend(self, completion: Completion) -> Spend:
+    def spend(self, completion: Completion, images: int = 0) -> Spend:
         """What a whole reply used.
+
+        Args:
+            completion: the reply.
+            images: how many the request carried; servers count them among the tokens alone.
 
         Raises:
             UsageError: its token counts cannot be.
         """
         usage = completion.usage
+        if images > usage.images:
+            usage = replace(usage, images=images)
         # Checked before it is priced: what a server says of itself may be anything.
         checked = Spend(calls=1, usage=usage, seconds=completion.timings.total_s)
         facts = CallFacts(usage, completion.timings, completion.reported_joules, completion.batch)
         energy = self.profile.estimate(facts) if completion.measured is None else _measured(completion.measured)
         return replace(
             checked,
-            nano_usd=self.price.cost(usage, images=usage.images, audio_ms=usage.audio_ms),
+            nano_usd=self.price.cost(usage, images=self._sold_images(usage.images), audio_ms=usage.audio_ms),
             energy=energy,
             co2e=co2e(energy, self.region),
             estimated=int(usage.source in ("tokenizer", "estimate")),
         )
+
+    def _sold_images(self, images: int) -> int:
+        """How many images are paid for by the piece: none where the price names none, for they are prompt tokens."""
+        return images if any(tier.rates.image is not None for tier in self.price.in_force()) else 0
 
 
 def _measured(joules: MeasuredJoules) -> Energy:

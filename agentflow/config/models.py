@@ -25,7 +25,7 @@ class RateSettings(Table):
     reasoning: Rate | None = None
     """A million reply tokens spent on thinking; the output price when left out."""
     image: Rate | None = None
-    """One image; calls with images are refused when left out."""
+    """One image, beside the prompt tokens that it is counted as; those alone when left out."""
     audio_second: Rate | None = None
     """One second of audio; calls with audio are refused when left out."""
     request: Rate | None = None
@@ -119,6 +119,8 @@ class ModelSettings(Table):
     """Hardware facts for joules."""
     region: str = "WORLD"
     """Where its electricity comes from, by a code of agentflow.energy.grid; for grams of CO2 equivalent."""
+    serves: tuple[Literal["text", "vision", "tools", "json", "logprobs"], ...] | None = None
+    """What it takes and gives. When left out: all of it, ``vision`` only if the model is known to take images."""
     logprobs: bool = False
     """Ask for token probabilities, for confidence."""
     metrics: bool = False
