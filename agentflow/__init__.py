@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agentflow.budget.admission import Statistical
     from agentflow.budget.budget import Budget
     from agentflow.budget.spend import Spend
+    from agentflow.cascade.cache import Reuse
     from agentflow.cascade.cascade import Cascade
     from agentflow.cascade.checks import Candidate, Check, token_confidence
     from agentflow.cascade.reply import Attempt, Reply, Verdict
@@ -60,6 +61,7 @@ __all__ = [
     "Reply",
     "Report",
     "Request",
+    "Reuse",
     "Settings",
     "SourceError",
     "Spend",
@@ -93,6 +95,7 @@ _HOMES = {
     "Reply": "cascade.reply",
     "Report": "research.report",
     "Request": "messages",
+    "Reuse": "cascade.cache",
     "Settings": "config",
     "Spend": "budget.spend",
     "Statistical": "budget.admission",

@@ -15,6 +15,7 @@ from agentflow.budget.admission import Admission, Strict
 from agentflow.budget.ledger import Labels, Ledger
 from agentflow.budget.meter import Meter
 from agentflow.budget.spend import Spend
+from agentflow.cascade.cache import ReplyCache, Reuse, Reusing
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.checks import Check, output_schema
 from agentflow.cascade.reply import AnyReply, Attempt, Reply
@@ -61,6 +62,7 @@ class Chain:
         labels: tenant, job and agent, for reports.
         admission: how much of a reply is held before a call leaves.
         final: every call may use what budgets keep for a landing.
+        replies: where calls that opt in with ``reuse`` look for a reply first.
 
     Example:
         >>> async with flow.chain("triage", budget=Budget(usd=0.01)) as chain:     # doctest: +SKIP
@@ -79,6 +81,7 @@ class Chain:
         labels: Labels | None = None,
         admission: Admission | None = None,
         final: bool = False,
+        replies: ReplyCache | None = None,
     ) -> None:
         self.meter = meter
         self.cascade = cascade
@@ -88,6 +91,7 @@ class Chain:
         self._labels = replace(labels or Labels(), chain=meter.name)
         self._admission = admission or Strict()
         self._final = final
+        self._replies = replies
         self._observe = observe
         self._repeats: Counter[str] = Counter()
         self._calls = self._attempts = 0
@@ -120,6 +124,7 @@ class Chain:
         checks: tuple[Check, ...] = (),
         cascade: Cascade | None = None,
         last: bool = False,
+        reuse: Reuse | None = None,
     ) -> Reply[str]: ...
 
     @overload
@@ -132,6 +137,7 @@ class Chain:
         checks: tuple[Check, ...] = (),
         cascade: Cascade | None = None,
         last: bool = False,
+        reuse: Reuse | None = None,
     ) -> Reply[Output]: ...
 
     async def call(
@@ -143,6 +149,7 @@ class Chain:
         checks: tuple[Check, ...] = (),
         cascade: Cascade | None = None,
         last: bool = False,
+        reuse: Reuse | None = None,
     ) -> AnyReply:
         """Ask the cascade, within the budget.
 
@@ -153,6 +160,8 @@ class Chain:
             checks: judges of the reply; all must find it valid.
             cascade: other rungs than the chain's own.
             last: a soft landing: the call goes without tools, and may use what the budgets' ``landing`` keeps back.
+            reuse: a reply that an earlier call was given may answer this one, at no cost: how old it may be, and how
+                alike the questions. None asks anew.
 
         Returns:
             The reply, typed, with its trail of attempts.
@@ -163,7 +172,7 @@ class Chain:
             LedgerError: what the call would cost cannot be recorded; it was not sent.
             UsageError: the chain is closed, or the question is empty.
         """
-        return await self._call(request, output, name, checks, cascade, last, None)
+        return await self._call(request, output, name, checks, cascade, last, None, reuse)
 
     def stream(
         self,
@@ -196,6 +205,7 @@ class Chain:
         cascade: Cascade | None,
         last: bool,
         tell: Callable[[Delta], None] | None,
+        reuse: Reuse | None = None,
     ) -> AnyReply:
         if self._closed:
             raise UsageError(f"Chain '{self.meter.path}' is closed; open a new one for another call.")
@@ -210,6 +220,7 @@ class Chain:
         scope = CallScope(
             self.meter, self._ledger, self._key(name, request), self._observer(name),
             replace(self._labels, call=name), last or self._final, self._admission,
+            None if reuse is None else self._reusing(reuse),
         )  # fmt: skip
         with tracing.call_span(name, self.meter.path) as span:
             reply = await (cascade or self.cascade).run(request, scope, output, checks, tell)
@@ -245,6 +256,11 @@ class Chain:
         content = f"{self._ledger_key}|{name}|{request.digest()}"
         self._repeats[content] += 1
         return f"{content}|{self._repeats[content]}"
+
+    def _reusing(self, reuse: Reuse) -> Reusing:
+        if self._replies is None:
+            raise UsageError("This chain has no cache of replies. Open it with Flow.chain, or give it one.")
+        return Reusing(self._replies, reuse, self._labels.tenant)
 
     def _observer(self, name: str) -> Callable[[Attempt], None]:
         def observe(attempt: Attempt) -> None:

@@ -18,9 +18,11 @@ from agentflow.budget.meter import Meter
 from agentflow.budget.price_layers import given
 from agentflow.budget.prices import FREE_LOCAL, Price, PriceBook
 from agentflow.budget.spend import Quote
+from agentflow.cascade.cache import ReplyCache
 from agentflow.cascade.capabilities import known_capabilities, known_context
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.policy import Policy
+from agentflow.cascade.reply_file import ReplyFile
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
 from agentflow.chain import CallRecord, Chain
 from agentflow.config import CODE, LimitSettings, ModelSettings, Settings
@@ -50,6 +52,7 @@ class Runtime:
         self._rungs: dict[str, ModelRung] = {}
         self._backends: dict[str, Backend] = {}
         self._machine: SharedMeter | None = None
+        self._replies: ReplyCache | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -59,6 +62,15 @@ class Runtime:
         if self._durable is None:
             self._durable = open_ledger(self.settings.ledger)
         return self._durable
+
+    @property
+    def replies(self) -> ReplyCache:
+        """The cache of replies; its file is made when a call that opted in is first answered."""
+        if self._replies is None:
+            facts = self.settings.reuse
+            file = ReplyFile(facts.path, int(facts.max_mb * 1_000_000))
+            self._replies = ReplyCache(file, share_tenants=facts.share_tenants)
+        return self._replies
 
     def chain(
         self,
@@ -104,7 +116,10 @@ class Runtime:
             ledger = self.ledger
         self.check(cascade, meter)
         labels = Labels(tenant=above.get("tenant", ""), job=above.get("job", ""), agent=agent)
-        return Chain(meter, rungs, ledger, observe, key=key, labels=labels, admission=admission, final=final)
+        return Chain(
+            meter, rungs, ledger, observe, key=key, labels=labels, admission=admission, final=final,
+            replies=self.replies,
+        )  # fmt: skip
 
     async def job(self, name: str, budget: Budget | None = None, *, tenant: str | None = None) -> Meter:
         """Open a job's node: what an earlier process spent under it counts against its budget.
@@ -246,6 +261,7 @@ class Runtime:
             profiled=facts.energy is not None or facts.backend != "openai",
             region=facts.region,
             serves=known_capabilities(facts.backend, model) if facts.serves is None else frozenset(facts.serves),
+            served_by=_served_by(facts),
         )
 
     def _make_backend(self, name: str, facts: ModelSettings, counter: TokenCounter) -> Backend:
@@ -277,13 +293,25 @@ class Runtime:
         self._rungs.clear()
         durable, self._durable = self._durable, None
         machine, self._machine = self._machine, None
+        replies, self._replies = self._replies, None
         if machine is not None:
             machine.close()
         async with contextlib.AsyncExitStack() as stack:
+            if replies is not None:
+                stack.push_async_callback(replies.aclose)
             if durable is not None:
                 stack.push_async_callback(durable.aclose)
             for backend in backends:
                 stack.push_async_callback(backend.aclose)
+
+
+def _served_by(facts: ModelSettings) -> str:
+    """What a model's replies depend on in its table: its server or file, and the bounds of a reply."""
+    file = ""
+    if facts.path is not None and facts.path.is_file():
+        found = facts.path.stat()
+        file = f"{facts.path.absolute()} {found.st_size} {found.st_mtime_ns}"
+    return f"{facts.backend} {facts.base_url or ''} {file} {facts.context} {facts.default_output} {facts.max_output}"
 
 
 def budget_of(limits: LimitSettings, per: Period | None = None) -> Budget:

@@ -13,13 +13,16 @@ from typing import Any
 
 from agentflow.budget.currency import MICRO
 from agentflow.budget.ledger import Entry, Labels
+from agentflow.budget.ledger.base import REUSE
 from agentflow.budget.money import NANO
-from agentflow.budget.spend import Spend
+from agentflow.budget.spend import Quote, Spend
+from agentflow.cascade.cache import Reusing, age_text, key_of
 from agentflow.cascade.capabilities import lack, not_served
 from agentflow.cascade.checks import Candidate, Check, output_schema, parse_output, run_checks
 from agentflow.cascade.computing import compute
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.reply import Attempt, Outcome, Reply, Verdict
+from agentflow.cascade.reply_file import KeptReply
 from agentflow.cascade.rung import CodeRung, ModelRung, Rung
 from agentflow.cascade.scope import CallScope
 from agentflow.cascade.sending import SendFailed, send
@@ -36,6 +39,7 @@ class _Tried:
     text: str
     verdict: Verdict
     attempt: Attempt
+    completion: Completion | None = None
 
 
 class Climb:
@@ -62,10 +66,20 @@ class Climb:
         self.trail: list[Attempt] = []
         self.best: _Tried | None = None
         self.refusal: BudgetExceeded | None = None
+        self.reply_key = ""
 
     async def run(self, request: Request) -> Reply[Any]:
         """Climb until a reply is good enough, or nothing is left to try."""
         self.rungs = self._able(request)
+        if self.scope.reuse is None:
+            return await self._climb(request)
+        reuse = self.scope.reuse
+        self.reply_key = key_of(reuse.scope(self.rungs, self.policy, self.checks), request)
+        async with reuse.cache.alone(self.reply_key):
+            tried = await self._reused(request, reuse)
+            return self._served(tried) if tried is not None else await self._climb(request)
+
+    async def _climb(self, request: Request) -> Reply[Any]:
         for rung in self.rungs:
             try:
                 tried = (
@@ -78,6 +92,7 @@ class Climb:
                     continue
                 break
             if tried is not None and tried.attempt.outcome == "accepted":
+                await self._keep(tried)
                 return self._served(tried)
         if self.best is not None:
             return self._served(self.best)
@@ -104,6 +119,47 @@ class Climb:
             else:
                 able.append(rung)
         return tuple(able)
+
+    async def _reused(self, request: Request, reuse: Reusing) -> _Tried | None:
+        """The reply that an earlier call was given, if it still passes: it costs nothing, and is recorded as such."""
+        key = f"{self.scope.key}|reuse"
+        before = await self.scope.ledger.find(key, replay=True)
+        if before is not None and before.completion is not None:
+            kept: KeptReply | None = KeptReply(key, before.labels.rung, before.completion, before.opened_ms / 1000)
+        else:
+            kept = await reuse.cache.find(self.reply_key, reuse.reuse)
+        rung = next(
+            (r for r in self.rungs if isinstance(r, ModelRung) and kept is not None and r.name == kept.rung), None
+        )
+        if kept is None or rung is None:
+            tracing.reuse_looked_up(self.cascade, hit=False)
+            return None
+        value, verdict = self._verdict(request, kept.completion)
+        hit = self._good_enough(verdict, self.rungs.index(rung), request)
+        tracing.reuse_looked_up(self.cascade, hit=hit)
+        if not hit:
+            return None
+        reason = f"given again, from {age_text(reuse.cache.now() - kept.at_s)} ago"
+        attempt = self._attempt(rung, "accepted", Spend(), reason, verdict.confidence)
+        attempt = replace(attempt, reused=True, replayed=before is not None)
+        await self._record_reuse(key, rung, kept.completion)
+        self._note(key, attempt)
+        self._record(attempt)
+        return _Tried(value, kept.completion.text, verdict, attempt, kept.completion)
+
+    async def _record_reuse(self, key: str, rung: ModelRung, completion: Completion) -> None:
+        """An entry of no cost: reports count it, and a repeated run is given this reply."""
+        hold = await self.scope.reserve(Quote(calls=0), key, replace(self._labels(rung), kind=REUSE))
+        if hold is not None:
+            with hold:
+                hold.settle(Spend())
+                await self.scope.ledger.close(key, "settled", spend=Spend(), completion=completion)
+
+    async def _keep(self, tried: _Tried) -> None:
+        """Keep a reply that was accepted, if the call opted in."""
+        reuse, attempt = self.scope.reuse, tried.attempt
+        if reuse is not None and tried.completion is not None and not attempt.replayed:
+            await reuse.keep(self.reply_key, attempt.rung, tried.completion)
 
     async def _code(self, rung: CodeRung, request: Request) -> _Tried:
         # Running code again is new work, and is charged as such: its key is never used twice.
@@ -183,12 +239,18 @@ class Climb:
         repair: bool,
         replayed: bool = False,
     ) -> _Tried:
+        value, verdict = self._verdict(request, completion)
+        tried = self._judged(rung, request, value, completion.text, verdict, spend, repair=repair, replayed=replayed)
+        return replace(tried, completion=completion)
+
+    def _verdict(self, request: Request, completion: Completion) -> tuple[Any, Verdict]:
+        """A reply's value, and what type and checks say of it."""
         value, verdict = parse_output(self.output, completion.text)
         if completion.finish_reason == "length" and self.output is not str:
             verdict = verdict & Verdict(verdict.valid, reason="the reply was cut at its token limit; answer shorter")
         if verdict.valid:
             verdict = verdict & run_checks(self.checks, Candidate(request, value, completion))
-        return self._judged(rung, request, value, completion.text, verdict, spend, repair=repair, replayed=replayed)
+        return value, verdict
 
     def _judged(
         self,

@@ -38,7 +38,8 @@ class Attempt:
 
     ``outcome`` is ``accepted``, ``kept`` (valid, but a better rung was left to try), ``rejected`` (failed its
     checks), ``failed`` (the backend gave no reply), ``refused`` (the budget has no room; nothing was sent) or
-    ``skipped`` (the rung cannot serve the call: it takes no images, say; nothing was sent).
+    ``skipped`` (the rung cannot serve the call: it takes no images, say; nothing was sent). A ``replayed`` reply is
+    the one that an earlier run of the job was given; a ``reused`` one was given to another call, and cost nothing now.
     """
 
     rung: str
@@ -51,6 +52,7 @@ class Attempt:
     repair: bool = False
     replayed: bool = False
     in_doubt: bool = False
+    reused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ class Reply(Generic[Output]):
     def spend(self) -> Spend:
         """What all attempts used together."""
         return sum((attempt.spend for attempt in self.attempts), Spend())
+
+    @property
+    def reused(self) -> bool:
+        """Whether it was given to an earlier call, and is given again at no cost."""
+        return any(attempt.reused and attempt.outcome == "accepted" for attempt in self.attempts)
 
     @property
     def escalations(self) -> int:

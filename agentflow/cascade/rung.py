@@ -137,6 +137,8 @@ class ModelRung:
         profiled: whether ``profile`` rests on what someone said of the hardware, not on a prior alone.
         region: where its electricity comes from, by its code in ``energy.grid``.
         serves: what it takes and gives, see ``capabilities``.
+        served_by: tells this model from others of its name: its server or file, and what of its settings a reply
+            depends on.
     """
 
     name: str
@@ -153,6 +155,12 @@ class ModelRung:
     profiled: bool = True
     region: str = WORLD
     serves: frozenset[Capability] = EVERYTHING
+    served_by: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What its replies depend on beside the request: equal for equal models in any process."""
+        return f"{self.backend.provider}|{self.model}|{self.served_by}"
 
     def quote(self, request: Request, expected: int | None = None) -> Quote:
         """What one attempt at ``request`` (its ``max_output_tokens`` and ``timeout_s`` set) is held for.

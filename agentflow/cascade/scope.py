@@ -14,6 +14,7 @@ from agentflow.budget.hold import Hold
 from agentflow.budget.ledger import Labels, Ledger, Opening
 from agentflow.budget.meter import Meter
 from agentflow.budget.spend import Quote
+from agentflow.cascade.cache import Reusing
 from agentflow.cascade.reply import Attempt
 from agentflow.cascade.rung import ModelRung
 from agentflow.errors import BudgetExceeded
@@ -29,7 +30,7 @@ class CallScope:
     """Where a call's costs go: the meter node, the ledger, the key and labels under which it is recorded.
 
     ``final`` marks a last call, which may use what budgets keep for a landing. ``admission`` says how much of a
-    reply is held.
+    reply is held. ``reuse`` is set when the call may be given a reply that an earlier one was given.
     """
 
     meter: Meter
@@ -39,6 +40,7 @@ class CallScope:
     labels: Labels = field(default_factory=Labels)
     final: bool = False
     admission: Admission = field(default_factory=Strict)
+    reuse: Reusing | None = None
 
     async def reserve(self, quote: Quote, key: str, labels: Labels) -> Hold | None:
         """Reserve what an attempt may cost, and record it; ask for more where the budget says so.

@@ -12,6 +12,7 @@ from agentflow.config.cascades import CascadeSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, TenantSettings
 from agentflow.config.models import ModelSettings
 from agentflow.config.research import ResearchSettings, SourceSettings
+from agentflow.config.reuse import ReuseSettings
 from agentflow.config.table import Table
 
 CODE: Final = "code"
@@ -58,6 +59,8 @@ class Settings(BaseSettings):
     """Where attempts and accounts are recorded."""
     stores: StoreSettings = StoreSettings()
     """Where things are kept."""
+    reuse: ReuseSettings = ReuseSettings()
+    """Replies that are given again."""
     research: ResearchSettings = ResearchSettings()
     """The research job."""
     sources: SourceSettings = SourceSettings()
