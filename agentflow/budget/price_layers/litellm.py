@@ -50,8 +50,7 @@ def find(name: str, sellers: tuple[str, ...]) -> Price | None:
 def row_of(model: str) -> Mapping[str, Any]:
     """What the map says of a model, by its whole id or the last part of it; empty when it is not there."""
     rows = _map()
-    row = rows.get(model) or rows.get(model.rsplit("/", 1)[-1])
-    return row if isinstance(row, dict) else {}
+    return rows.get(model) or rows.get(model.rsplit("/", 1)[-1]) or {}
 
 
 def _sold_by(row: Mapping[str, Any], sellers: tuple[str, ...]) -> bool:
