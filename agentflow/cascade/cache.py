@@ -1,8 +1,8 @@
 """Replies given again: what a call opts in with, by what a reply is known, and who asks while others wait.
 
 A reply is known by all that it depends on: the whole request with its images, schema and tools, the rungs that could
-serve it, what judged it, and whose call it was. May import reply_file, semantic_cache and the cascade's values.
-``climb`` asks here first.
+serve it, what judged it, and whose call it was. May import reply_file and the cascade's values. Next:
+``reusing`` (a call that looks here first).
 """
 
 from __future__ import annotations
@@ -93,10 +93,6 @@ class ReplyCache:
         async with lock:
             yield
 
-    async def find(self, key: str, reuse: Reuse) -> KeptReply | None:
-        """The reply under this key, if it is young enough."""
-        return await self.file.find(key, reuse.seconds)
-
     async def statistics(self) -> ReplyFileStatistics:
         """A snapshot: how many replies are kept, and their bytes."""
         return await self.file.statistics()
@@ -122,9 +118,13 @@ class Reusing:
         served = [["code", rung.name] if isinstance(rung, CodeRung) else [rung.name, rung.identity] for rung in rungs]
         parts = [
             1, "" if self.cache.share_tenants else f"tenant {self.tenant}", served, policy.accept,
-            [_name(check) for check in checks],
+            type(policy.routing).__name__, str(getattr(policy.routing, "rung", "")), [_name(check) for check in checks],
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    async def find(self, key: str) -> KeptReply | None:
+        """The reply under this key, if it is young enough."""
+        return await self.cache.file.find(key, self.reuse.seconds)
 
     async def keep(self, key: str, rung: str, completion: Completion) -> None:
         """Keep an accepted reply; one that was cut short is not kept."""

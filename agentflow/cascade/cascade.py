@@ -6,15 +6,19 @@ May import everything on the floors below. Next: ``climb`` (one call on its way)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from agentflow.cascade.checks import Check
+from agentflow.budget.spend import Spend
+from agentflow.cascade.capabilities import lack, not_served
+from agentflow.cascade.checks import Check, output_schema
 from agentflow.cascade.climb import Climb
 from agentflow.cascade.policy import Policy
-from agentflow.cascade.reply import Reply
-from agentflow.cascade.rung import Rung
+from agentflow.cascade.reply import Attempt, Reply
+from agentflow.cascade.reusing import reused_or_climbed
+from agentflow.cascade.rung import CodeRung, Rung
 from agentflow.cascade.scope import CallScope
+from agentflow.errors import CallFailed
 from agentflow.messages import Delta, Request
 
 Output = TypeVar("Output")
@@ -57,6 +61,31 @@ class Cascade:
         Raises:
             BudgetExceeded: no valid reply, and at least one rung was refused.
             CallFailed: every rung was tried and none gave a valid reply.
+            ContextOverflow: the prompt is too long for every model; nothing was sent.
             LedgerError: an attempt could not be recorded; it was not sent.
+            NotServed: no model can serve what the request needs; nothing was sent.
         """
-        return await Climb(self.name, self.rungs, self.policy, scope, output, checks, tell).run(request)
+        request = replace(request, schema=request.schema or output_schema(output))
+        rungs, skipped = able(self.rungs, request, self.policy.min_output)
+        for attempt in skipped:
+            scope.observe(attempt)
+        climb = Climb(self.name, rungs, self.policy, scope, output, checks, tell, skipped)
+        try:
+            return await (climb.run(request) if scope.reuse is None else reused_or_climbed(climb, request, scope.reuse))
+        except CallFailed:
+            if skipped and all(attempt.kind == "code" for attempt in climb.trail[len(skipped) :]):
+                raise not_served(self.name, [(attempt.rung, attempt.reason) for attempt in skipped]) from None
+            raise
+
+
+def able(rungs: tuple[Rung, ...], request: Request, least: int) -> tuple[tuple[Rung, ...], tuple[Attempt, ...]]:
+    """The rungs that can serve a request, and the others as the trail tells of them. Code reads its own inputs."""
+    reasons = {rung.name: "" if isinstance(rung, CodeRung) else lack(rung, request, least) for rung in rungs}
+    skipped = [(name, reason) for name, reason in reasons.items() if reason]
+    return (
+        tuple(rung for rung in rungs if not reasons[rung.name]),
+        tuple(
+            Attempt(name, "model", number, "skipped", Spend(), reason=reason)
+            for number, (name, reason) in enumerate(skipped, start=1)
+        ),
+    )

@@ -6,23 +6,22 @@ Next: ``sending`` and ``computing`` (one attempt), ``scope`` (how it gets its ro
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentflow.budget.currency import MICRO
 from agentflow.budget.ledger import Entry, Labels
-from agentflow.budget.ledger.base import REUSE
 from agentflow.budget.money import NANO
-from agentflow.budget.spend import Quote, Spend
-from agentflow.cascade.cache import Reusing, age_text, key_of
-from agentflow.cascade.capabilities import lack, not_served
+from agentflow.budget.spend import Spend
 from agentflow.cascade.checks import Candidate, Check, output_schema, parse_output, run_checks
 from agentflow.cascade.computing import compute
+from agentflow.cascade.outlook import outlook
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.reply import Attempt, Outcome, Reply, Verdict
-from agentflow.cascade.reply_file import KeptReply
+from agentflow.cascade.routing.state import Abstain, Decision, Seen, State, Stop, Try
 from agentflow.cascade.rung import CodeRung, ModelRung, Rung
 from agentflow.cascade.scope import CallScope
 from agentflow.cascade.sending import SendFailed, send
@@ -31,15 +30,17 @@ from agentflow.messages import Completion, Delta, Message, Request
 from agentflow.telemetry import tracing
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Tried:
-    """A reply with its verdict; ``output`` is None when it did not parse."""
+    """A reply of the rung at ``place``, with its verdict; ``output`` is None when it did not parse."""
 
+    place: int
     output: Any
     text: str
     verdict: Verdict
-    attempt: Attempt
+    answer: str | None = None
     completion: Completion | None = None
+    attempt: Attempt = field(init=False)
 
 
 class Climb:
@@ -54,6 +55,7 @@ class Climb:
         output: type[Any],
         checks: tuple[Check, ...],
         tell: Callable[[Delta], None] | None = None,
+        skipped: Sequence[Attempt] = (),
     ) -> None:
         self.cascade = cascade
         self.rungs = rungs
@@ -63,103 +65,94 @@ class Climb:
         self.checks = checks
         self.tell = tell
         self.told = False
-        self.trail: list[Attempt] = []
-        self.best: _Tried | None = None
+        self.trail: list[Attempt] = [*skipped]
+        self.tried: list[_Tried] = []
+        self.closed: set[int] = set()
+        self.running: set[int] = set()
         self.refusal: BudgetExceeded | None = None
-        self.reply_key = ""
+        self.ended = False
+        self._decision: Decision | None = None
 
     async def run(self, request: Request) -> Reply[Any]:
         """Climb until a reply is good enough, or nothing is left to try."""
-        self.rungs = self._able(request)
-        if self.scope.reuse is None:
-            return await self._climb(request)
-        reuse = self.scope.reuse
-        self.reply_key = key_of(reuse.scope(self.rungs, self.policy, self.checks), request)
-        async with reuse.cache.alone(self.reply_key):
-            tried = await self._reused(request, reuse)
-            return self._served(tried) if tried is not None else await self._climb(request)
+        while not self.ended:
+            # What was decided as the last attempt was judged still holds, unless something has changed since.
+            decision, self._decision = self._decision or self.policy.choose(self._state(request)), None
+            match decision:
+                case Stop(place):
+                    return self._served(self.tried[place])
+                case Try(place, _, beside):
+                    await self._try((place, *beside), request)
+                case Abstain(reason):
+                    raise self.refusal or self._failed(reason)
+                case _:
+                    raise AssertionError(f"nothing here can do {decision}")
+        # The budget refused a rung, and says that no other is to be tried.
+        best = self._state(request).best()
+        if best is None:
+            raise self.refusal or self._failed("the budget is spent")
+        return self._served(self.tried[best])
 
-    async def _climb(self, request: Request) -> Reply[Any]:
-        for rung in self.rungs:
-            try:
-                tried = (
-                    await self._code(rung, request) if isinstance(rung, CodeRung) else await self._model(rung, request)
-                )
-            except BudgetExceeded as refused:
-                self.refusal = self.refusal or refused
-                self._record(self._attempt(rung, "refused", Spend(), reason=str(refused)))
-                if self.scope.meter.on_exceed(refused) == "degrade":
-                    continue
-                break
-            if tried is not None and tried.attempt.outcome == "accepted":
-                await self._keep(tried)
-                return self._served(tried)
-        if self.best is not None:
-            return self._served(self.best)
-        if self.refusal is not None:
-            raise self.refusal
-        skipped = [(a.rung, a.reason) for a in self.trail if a.outcome == "skipped"]
-        if skipped and len(skipped) == sum(a.kind == "model" for a in self.trail):
-            raise not_served(self.cascade, skipped)
-        reasons = "; ".join(f"{a.rung}: {a.reason}" for a in self.trail) or "the cascade has no rungs"
-        raise CallFailed(
-            f"No rung of cascade '{self.cascade}' gave a valid reply ({reasons}). "
+    def _failed(self, reason: str) -> CallFailed:
+        tried = "; ".join(f"{a.rung}: {a.reason}" for a in self.trail) or "the cascade has no rungs"
+        return CallFailed(
+            f"No rung of cascade '{self.cascade}' gave a valid reply ({tried}): {reason}. "
             "Add a stronger model to the cascade, or loosen its checks."
         )
 
-    def _able(self, request: Request) -> tuple[Rung, ...]:
-        """The rungs that can serve the call; the others stand in the trail, with the reason."""
-        if request.schema is None:
-            request = replace(request, schema=output_schema(self.output))
-        able: list[Rung] = []
-        for rung in self.rungs:
-            reason = "" if isinstance(rung, CodeRung) else lack(rung, request, self.policy.min_output)
-            if reason:
-                self._record(self._attempt(rung, "skipped", Spend(), reason=reason))
-            else:
-                able.append(rung)
-        return tuple(able)
+    async def _try(self, places: tuple[int, ...], request: Request) -> None:
+        """Ask rungs, side by side when there are several; the first good reply ends the others."""
+        if len(places) == 1:
+            await self._one(places[0], request)
+            return
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(self._one(place, request)) for place in places]
+            for next_done in asyncio.as_completed(asked):
+                if await next_done:
+                    for task in asked:
+                        task.cancel()
+                    break
+        # Decided while others were still running: what they ended with counts too.
+        self._decision = None
 
-    async def _reused(self, request: Request, reuse: Reusing) -> _Tried | None:
-        """The reply that an earlier call was given, if it still passes: it costs nothing, and is recorded as such."""
-        key = f"{self.scope.key}|reuse"
-        before = await self.scope.ledger.find(key, replay=True)
-        if before is not None and before.completion is not None:
-            kept: KeptReply | None = KeptReply(key, before.labels.rung, before.completion, before.opened_ms / 1000)
-        else:
-            kept = await reuse.cache.find(self.reply_key, reuse.reuse)
-        rung = next(
-            (r for r in self.rungs if isinstance(r, ModelRung) and kept is not None and r.name == kept.rung), None
+    async def _one(self, place: int, request: Request) -> bool:
+        """Ask one rung. Returns whether its reply ends the climb."""
+        rung = self.rungs[place]
+        self.closed.add(place)
+        self.running.add(place)
+        try:
+            tried = await (self._code(rung, request) if isinstance(rung, CodeRung) else self._model(rung, request))
+        except BudgetExceeded as refused:
+            self.refusal = self.refusal or refused
+            self._record(self._attempt(rung, "refused", Spend(), reason=str(refused)))
+            self.ended = self.ended or self.scope.meter.on_exceed(refused) != "degrade"
+            return False
+        finally:
+            self.running.discard(place)
+        return tried is not None and tried.attempt.outcome == "accepted"
+
+    def _state(self, request: Request, judged: int | None = None) -> State:
+        """What the policy is shown: every rung, and the latest reply of each that was tried.
+
+        Rungs that still run beside the one being ``judged`` are still open: their replies may come to be better.
+        """
+        latest = {tried.place: tried for tried in self.tried}
+        seen = tuple(Seen(place, tried.verdict, tried.answer) for place, tried in latest.items())
+        self.tried = list(latest.values())
+        shut = self.closed - self.running | {judged}
+        rungs = tuple(
+            outlook(rung, request, self.scope, open=place not in shut, priced=self._priced(place))
+            for place, rung in enumerate(self.rungs)
         )
-        if kept is None or rung is None:
-            tracing.reuse_looked_up(self.cascade, hit=False)
-            return None
-        value, verdict = self._verdict(request, kept.completion)
-        hit = self._good_enough(verdict, self.rungs.index(rung), request)
-        tracing.reuse_looked_up(self.cascade, hit=hit)
-        if not hit:
-            return None
-        reason = f"given again, from {age_text(reuse.cache.now() - kept.at_s)} ago"
-        attempt = self._attempt(rung, "accepted", Spend(), reason, verdict.confidence)
-        attempt = replace(attempt, reused=True, replayed=before is not None)
-        await self._record_reuse(key, rung, kept.completion)
-        self._note(key, attempt)
-        self._record(attempt)
-        return _Tried(value, kept.completion.text, verdict, attempt, kept.completion)
+        return State(rungs, seen, task=self.scope.labels.call)
 
-    async def _record_reuse(self, key: str, rung: ModelRung, completion: Completion) -> None:
-        """An entry of no cost: reports count it, and a repeated run is given this reply."""
-        hold = await self.scope.reserve(Quote(calls=0), key, replace(self._labels(rung), kind=REUSE))
-        if hold is not None:
-            with hold:
-                hold.settle(Spend())
-                await self.scope.ledger.close(key, "settled", spend=Spend(), completion=completion)
-
-    async def _keep(self, tried: _Tried) -> None:
-        """Keep a reply that was accepted, if the call opted in."""
-        reuse, attempt = self.scope.reuse, tried.attempt
-        if reuse is not None and tried.completion is not None and not attempt.replayed:
-            await reuse.keep(self.reply_key, attempt.rung, tried.completion)
+    def _priced(self, place: int) -> bool:
+        """Whether the policy will want to know what a rung costs: the fixed order asks of the next one, and seldom."""
+        if place in self.closed:
+            return False
+        if self.policy.routing is not None:
+            return True
+        return bool(self.tried) and not self.policy.good_enough(self.tried[-1].verdict, last=False)
 
     async def _code(self, rung: CodeRung, request: Request) -> _Tried:
         # Running code again is new work, and is charged as such: its key is never used twice.
@@ -239,13 +232,17 @@ class Climb:
         repair: bool,
         replayed: bool = False,
     ) -> _Tried:
-        value, verdict = self._verdict(request, completion)
-        tried = self._judged(rung, request, value, completion.text, verdict, spend, repair=repair, replayed=replayed)
-        return replace(tried, completion=completion)
+        value, verdict = self.judge(request, completion)
+        return self._judged(
+            rung, request, value, completion.text, verdict, spend, completion, repair=repair, replayed=replayed
+        )
 
-    def _verdict(self, request: Request, completion: Completion) -> tuple[Any, Verdict]:
-        """A reply's value, and what type and checks say of it."""
+    def judge(self, request: Request, completion: Completion) -> tuple[Any, Verdict]:
+        """A model's reply as the call's type, and what type and checks say of it."""
         value, verdict = parse_output(self.output, completion.text)
+        if completion.tool_calls and self.output is str:
+            # Tools that are asked for are the reply, whether or not there is text beside them.
+            value, verdict = completion.text, Verdict(valid=True)
         if completion.finish_reason == "length" and self.output is not str:
             verdict = verdict & Verdict(verdict.valid, reason="the reply was cut at its token limit; answer shorter")
         if verdict.valid:
@@ -260,33 +257,23 @@ class Climb:
         text: str,
         verdict: Verdict,
         spend: Spend,
+        completion: Completion | None = None,
         *,
         repair: bool = False,
         replayed: bool = False,
     ) -> _Tried:
-        accepted = self._good_enough(verdict, self.rungs.index(rung), request)
-        outcome: Outcome = "accepted" if accepted else "kept" if verdict.valid else "rejected"
-        attempt = self._attempt(
-            rung, outcome, spend, verdict.reason, verdict.confidence, repair=repair, replayed=replayed
+        place = self.rungs.index(rung)
+        tried = _Tried(place, value, text, verdict, completion=completion)
+        self.tried.append(tried)
+        decision = self._decision = self.policy.choose(self._state(request, place))
+        stopped = isinstance(decision, Stop) and self.tried[decision.seen] is tried
+        outcome: Outcome = "accepted" if stopped else "kept" if verdict.valid else "rejected"
+        reason = decision.reason if outcome == "kept" else verdict.reason
+        tried.attempt = self._attempt(
+            rung, outcome, spend, reason, verdict.confidence, repair=repair, replayed=replayed
         )
-        if outcome == "kept":
-            bar = self.policy.accept
-            attempt = replace(attempt, reason=f"confidence {verdict.confidence:.2f} is below {bar:.2f}")
-        self._record(attempt)
-        tried = _Tried(value, text, verdict, attempt)
-        if verdict.valid and (self.best is None or _confidence(tried) >= _confidence(self.best)):
-            self.best = tried
+        self._record(tried.attempt)
         return tried
-
-    def _good_enough(self, verdict: Verdict, position: int, request: Request) -> bool:
-        """Whether to stop here; the dearer the rest of the budget has become, the sooner."""
-        policy = self.policy
-        last = position == len(self.rungs) - 1
-        if last or policy.good_enough(verdict, last=False) or not verdict.valid:
-            return policy.good_enough(verdict, last=last)
-        following = self.rungs[position + 1]
-        quote = following.quote() if isinstance(following, CodeRung) else following.quote(request)
-        return policy.good_enough(verdict, last=False, dearness=self.scope.meter.dearness(quote))
 
     def _live(self, rung: ModelRung) -> Callable[[Delta], None] | None:
         """Whom to tell of a reply's pieces as they come: somebody, if nothing that can follow would replace them."""
@@ -306,7 +293,9 @@ class Climb:
             self.tell(Delta(str(tried.output)))
         served = replace(tried.attempt, outcome="accepted")
         trail = tuple(served if attempt is tried.attempt else attempt for attempt in self.trail)
-        return Reply(tried.output, tried.text, served.rung, served.kind, served.confidence, trail, self.refusal)
+        return Reply(
+            tried.output, tried.text, served.rung, served.kind, served.confidence, trail, self.refusal, tried.completion
+        )
 
     def _attempt(
         self,
@@ -350,7 +339,9 @@ class Climb:
         )
 
     def _key(self, rung: Rung) -> str:
-        return f"{self.scope.key}|{len(self.trail) + 1}|{rung.name}"
+        """Attempts of a rung are counted by themselves: which of two rungs asked side by side ends first is timing."""
+        before = sum(attempt.rung == rung.name for attempt in self.trail)
+        return f"{self.scope.key}|{before + 1}|{rung.name}"
 
 
 def _repaired(request: Request, tried: _Tried) -> Request:
@@ -372,7 +363,3 @@ def _facts(attempt: Attempt) -> tracing.AttemptFacts:
         attempt.spend.seconds,
         attempt.replayed,
     )
-
-
-def _confidence(tried: _Tried) -> float:
-    return 1.0 if tried.verdict.confidence is None else tried.verdict.confidence
