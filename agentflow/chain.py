@@ -214,7 +214,9 @@ class Chain:
                 raise UsageError("The question is empty. Say what you want to know.")
             request = Request(messages=(Message("user", request),))
         # Part of what is asked, and so of what the ledger knows the call by.
-        request = replace(request, schema=request.schema or output_schema(output), tools=() if last else request.tools)
+        # Tools stand at the head of a prompt: in one order, so that servers find the prompt before in their caches.
+        tools = () if last else tuple(sorted(request.tools, key=lambda tool: tool.name))
+        request = replace(request, schema=request.schema or output_schema(output), tools=tools)
         name = writable(name)
         self._calls += 1
         scope = CallScope(
