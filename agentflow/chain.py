@@ -15,12 +15,14 @@ from agentflow.budget.admission import Admission, Strict
 from agentflow.budget.ledger import Labels, Ledger
 from agentflow.budget.meter import Meter
 from agentflow.budget.spend import Spend
-from agentflow.cascade.cache import ReplyCache, Reuse, Reusing
+from agentflow.cascade.cache import Reuse, Reusing
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.checks import Check, output_schema
 from agentflow.cascade.reply import AnyReply, Attempt, Reply
 from agentflow.cascade.scope import CallScope
+from agentflow.cascade.services import Services
 from agentflow.cascade.stream import ReplyStream
+from agentflow.cascade.warmth import Warmth
 from agentflow.errors import UsageError
 from agentflow.messages import Delta, Message, Request, writable
 from agentflow.telemetry import tracing
@@ -62,7 +64,7 @@ class Chain:
         labels: tenant, job and agent, for reports.
         admission: how much of a reply is held before a call leaves.
         final: every call may use what budgets keep for a landing.
-        replies: where calls that opt in with ``reuse`` look for a reply first.
+        services: what it shares with other chains: a cache of replies, for calls that opt in with ``reuse``.
 
     Example:
         >>> async with flow.chain("triage", budget=Budget(usd=0.01)) as chain:     # doctest: +SKIP
@@ -81,7 +83,7 @@ class Chain:
         labels: Labels | None = None,
         admission: Admission | None = None,
         final: bool = False,
-        replies: ReplyCache | None = None,
+        services: Services | None = None,
     ) -> None:
         self.meter = meter
         self.cascade = cascade
@@ -90,8 +92,9 @@ class Chain:
         self._unrepeated = key is not None
         self._labels = replace(labels or Labels(), chain=meter.name)
         self._admission = admission or Strict()
+        self._warmth = Warmth()
         self._final = final
-        self._replies = replies
+        self._services = services or Services()
         self._observe = observe
         self._repeats: Counter[str] = Counter()
         self._calls = self._attempts = 0
@@ -221,8 +224,8 @@ class Chain:
         self._calls += 1
         scope = CallScope(
             self.meter, self._ledger, self._key(name, request), self._observer(name),
-            replace(self._labels, call=name), last or self._final, self._admission,
-            None if reuse is None else self._reusing(reuse),
+            replace(self._labels, call=name), last or self._final, self._admission, self._warmth,
+            None if reuse is None else self._reusing(reuse), self._services,
         )  # fmt: skip
         with tracing.call_span(name, self.meter.path) as span:
             reply = await (cascade or self.cascade).run(request, scope, output, checks, tell)
@@ -261,9 +264,10 @@ class Chain:
         return f"{content}|{self._repeats[content]}"
 
     def _reusing(self, reuse: Reuse) -> Reusing:
-        if self._replies is None:
+        replies = self._services.replies
+        if replies is None:
             raise UsageError("This chain has no cache of replies. Open it with Flow.chain, or give it one.")
-        return Reusing(self._replies, reuse, self._labels.tenant)
+        return Reusing(replies, reuse, self._labels.tenant)
 
     def _observer(self, name: str) -> Callable[[Attempt], None]:
         def observe(attempt: Attempt) -> None:

@@ -21,9 +21,11 @@ from agentflow.budget.spend import Quote
 from agentflow.cascade.cache import ReplyCache
 from agentflow.cascade.capabilities import known_capabilities, known_context
 from agentflow.cascade.cascade import Cascade
+from agentflow.cascade.escalations import EscalationLog
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.reply_file import ReplyFile
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
+from agentflow.cascade.services import Services
 from agentflow.chain import CallRecord, Chain
 from agentflow.config import CODE, LimitSettings, ModelSettings, Settings
 from agentflow.energy.estimate import EnergyProfile
@@ -52,7 +54,7 @@ class Runtime:
         self._rungs: dict[str, ModelRung] = {}
         self._backends: dict[str, Backend] = {}
         self._machine: SharedMeter | None = None
-        self._replies: ReplyCache | None = None
+        self._services: Services | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -64,13 +66,16 @@ class Runtime:
         return self._durable
 
     @property
-    def replies(self) -> ReplyCache:
-        """The cache of replies; its file is made when a call that opted in is first answered."""
-        if self._replies is None:
-            facts = self.settings.reuse
-            file = ReplyFile(facts.path, int(facts.max_mb * 1_000_000))
-            self._replies = ReplyCache(file, share_tenants=facts.share_tenants)
-        return self._replies
+    def services(self) -> Services:
+        """What all chains share; files are made when something is first kept in them."""
+        if self._services is None:
+            reuse, kept = self.settings.reuse, self.settings.distillation
+            file = ReplyFile(reuse.path, int(reuse.max_mb * 1_000_000))
+            self._services = Services(
+                replies=ReplyCache(file, share_tenants=reuse.share_tenants),
+                escalations=EscalationLog(kept.path, kept.days) if kept.keep_prompts else None,
+            )
+        return self._services
 
     def chain(
         self,
@@ -118,7 +123,7 @@ class Runtime:
         labels = Labels(tenant=above.get("tenant", ""), job=above.get("job", ""), agent=agent)
         return Chain(
             meter, rungs, ledger, observe, key=key, labels=labels, admission=admission, final=final,
-            replies=self.replies,
+            services=self.services,
         )  # fmt: skip
 
     async def job(self, name: str, budget: Budget | None = None, *, tenant: str | None = None) -> Meter:
@@ -293,12 +298,12 @@ class Runtime:
         self._rungs.clear()
         durable, self._durable = self._durable, None
         machine, self._machine = self._machine, None
-        replies, self._replies = self._replies, None
+        services, self._services = self._services, None
         if machine is not None:
             machine.close()
         async with contextlib.AsyncExitStack() as stack:
-            if replies is not None:
-                stack.push_async_callback(replies.aclose)
+            if services is not None and services.replies is not None:
+                stack.push_async_callback(services.replies.aclose)
             if durable is not None:
                 stack.push_async_callback(durable.aclose)
             for backend in backends:

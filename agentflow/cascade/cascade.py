@@ -13,6 +13,7 @@ from agentflow.budget.spend import Spend
 from agentflow.cascade.capabilities import lack, not_served
 from agentflow.cascade.checks import Check, output_schema
 from agentflow.cascade.climb import Climb
+from agentflow.cascade.escalations import Lesson
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.reply import Attempt, Reply
 from agentflow.cascade.reusing import reused_or_climbed
@@ -71,11 +72,18 @@ class Cascade:
             scope.observe(attempt)
         climb = Climb(self.name, rungs, self.policy, scope, output, checks, tell, skipped)
         try:
-            return await (climb.run(request) if scope.reuse is None else reused_or_climbed(climb, request, scope.reuse))
+            if scope.reuse is None:
+                reply = await climb.run(request)
+            else:
+                reply = await reused_or_climbed(climb, request, scope.reuse)
         except CallFailed:
             if skipped and all(attempt.kind == "code" for attempt in climb.trail[len(skipped) :]):
                 raise not_served(self.name, [(attempt.rung, attempt.reason) for attempt in skipped]) from None
             raise
+        log = scope.services.escalations
+        if log is not None and (lesson := Lesson.of(climb.trail, reply)) is not None:
+            await log.note(scope.key, replace(scope.labels, cascade=self.name), request, reply, lesson)
+        return reply
 
 
 def able(rungs: tuple[Rung, ...], request: Request, least: int) -> tuple[tuple[Rung, ...], tuple[Attempt, ...]]:

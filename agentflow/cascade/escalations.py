@@ -36,11 +36,16 @@ class Lesson:
     passed: Attempt
 
     @classmethod
-    def of(cls, reply: AnyReply) -> Lesson | None:
-        """The lesson of a reply, if a model failed the checks and a later one passed them, just now."""
-        attempts = [attempt for attempt in reply.attempts if attempt.kind == "model" and not attempt.reused]
-        passed = next((a for a in attempts if a.rung == reply.rung and a.outcome == "accepted" and not a.replayed), None)
-        if passed is None or reply.completion is None:
+    def of(cls, trail: Sequence[Attempt], reply: AnyReply) -> Lesson | None:
+        """The lesson of a call, if a model failed the checks and a later one passed them, just now.
+
+        Args:
+            trail: its attempts, each as it was judged; a reply's own trail calls the served one accepted either way.
+            reply: what it was given.
+        """
+        attempts = [attempt for attempt in trail if attempt.kind == "model"]
+        passed = next((a for a in attempts if a.outcome == "accepted" and a.rung == reply.rung), None)
+        if passed is None or passed.replayed or reply.completion is None:
             return None
         before = attempts[: attempts.index(passed)]
         failed = tuple(a for a in before if a.outcome in ("rejected", "kept") and a.rung != passed.rung)
@@ -61,14 +66,11 @@ class EscalationLog:
         self._days = days
         self._now = now
 
-    async def note(self, call: str, labels: Labels, cascade: str, request: Request, reply: AnyReply) -> None:
-        """Keep a call, if it is a lesson. What cannot be written is logged, and fails no call."""
-        lesson = Lesson.of(reply)
-        if lesson is None:
-            return
+    async def note(self, call: str, labels: Labels, request: Request, reply: AnyReply, lesson: Lesson) -> None:
+        """Keep a call. What cannot be written is logged, and fails no call."""
         at = datetime.fromtimestamp(self._now(), UTC)
         line = {
-            "call": call, "at": at.isoformat(timespec="seconds"), "cascade": cascade, "job": labels.job,
+            "call": call, "at": at.isoformat(timespec="seconds"), "cascade": labels.cascade, "job": labels.job,
             "agent": labels.agent, "tenant": labels.tenant, "name": labels.call,
             "failed": [_told(attempt) for attempt in lesson.failed], "passed": _told(lesson.passed),
             "messages": [*map(message_json, request.messages), _reply_json(reply)],
@@ -113,7 +115,10 @@ def message_json(message: Message) -> dict[str, Any]:
     told: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.images:
         told["content"] = [{"type": "text", "text": message.content}] + [
-            {"type": "image_url", "image_url": {"url": f"data:{i.media_type};base64,{base64.b64encode(i.data).decode()}"}}
+            {
+                "type": "image_url",
+                "image_url": {"url": f"data:{i.media_type};base64,{base64.b64encode(i.data).decode()}"},
+            }
             for i in message.images
         ]
     if message.tool_calls:
@@ -131,9 +136,7 @@ def _reply_json(reply: AnyReply) -> dict[str, Any]:
 
 
 def _calls(calls: tuple[ToolCall, ...]) -> list[dict[str, Any]]:
-    return [
-        {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in calls
-    ]
+    return [{"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in calls]
 
 
 def _tool(request: Request, place: int) -> dict[str, Any]:
@@ -155,7 +158,9 @@ def _parsed(line: str) -> Mapping[str, Any] | None:
         found: Any = json.loads(line)
     except ValueError:
         return None
-    return cast("Mapping[str, Any]", found) if isinstance(found, dict) and "at" in found and "messages" in found else None
+    return (
+        cast("Mapping[str, Any]", found) if isinstance(found, dict) and "at" in found and "messages" in found else None
+    )
 
 
 def _within(at: str, since: datetime | None, until: datetime | None) -> bool:

@@ -11,7 +11,7 @@ from agentflow.messages import Completion, ToolCall
 
 Output = TypeVar("Output", covariant=True)
 RungKind = Literal["code", "model"]
-Outcome = Literal["accepted", "kept", "rejected", "failed", "refused", "skipped"]
+Outcome = Literal["accepted", "kept", "rejected", "failed", "refused", "skipped", "evidence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,12 @@ class Attempt:
     """One rung trying one call: what it cost, what the checks said, why it was not enough.
 
     ``outcome`` is ``accepted``, ``kept`` (valid, but a better rung was left to try), ``rejected`` (failed its
-    checks), ``failed`` (the backend gave no reply), ``refused`` (the budget has no room; nothing was sent) or
-    ``skipped`` (the rung cannot serve the call: it takes no images, say; nothing was sent). A ``replayed`` reply is
-    the one that an earlier run of the job was given; a ``reused`` one was given to another call, and cost nothing now.
+    checks), ``failed`` (the backend gave no reply), ``refused`` (the budget has no room; nothing was sent),
+    ``skipped`` (the rung cannot serve the call: it takes no images, say; nothing was sent) or ``evidence`` (asked for
+    what it says of another reply, not to be served). A ``replayed`` reply is the one that an earlier run of the job was
+    given; a ``reused`` one was given to another call, and cost nothing now.
+    ``confidence`` is what the checks' ``signal`` is worth by what was learned of this rung; the same where nothing was.
+    ``answer`` is a digest that equal answers share.
     """
 
     rung: str
@@ -53,6 +56,8 @@ class Attempt:
     repair: bool = False
     replayed: bool = False
     in_doubt: bool = False
+    signal: float | None = None
+    answer: str | None = None
     reused: bool = False
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agentflow.config.cascades import CascadeSettings
+from agentflow.config.distillation import DistillationSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, TenantSettings
 from agentflow.config.models import ModelSettings
 from agentflow.config.research import ResearchSettings, SourceSettings
@@ -61,6 +62,8 @@ class Settings(BaseSettings):
     """Where things are kept."""
     reuse: ReuseSettings = ReuseSettings()
     """Replies that are given again."""
+    distillation: DistillationSettings = DistillationSettings()
+    """What a small model can learn from."""
     research: ResearchSettings = ResearchSettings()
     """The research job."""
     sources: SourceSettings = SourceSettings()

@@ -22,6 +22,7 @@ from agentflow.cascade.checks import Candidate
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.reply import Verdict
 from agentflow.cascade.reply_file import KeptReply, ReplyFile
+from agentflow.cascade.services import Services
 from agentflow.chain import Chain
 from agentflow.config import Settings
 from agentflow.errors import CallFailed, UsageError
@@ -64,7 +65,7 @@ async def cache(tmp_path: Path, now: Now) -> AsyncIterator[ReplyCache]:
 def chain(cache: ReplyCache, *rungs: object, tenant: str = "", budget: Budget | None = None) -> Chain:
     labels = Labels(tenant=tenant)
     cascade = Cascade("test", rungs)  # type: ignore[arg-type]
-    return Chain(Meter("chain", budget), cascade, MemoryLedger(), labels=labels, replies=cache)
+    return Chain(Meter("chain", budget), cascade, MemoryLedger(), labels=labels, services=Services(replies=cache))
 
 
 def done(text: str = "yes", finish: str = "stop") -> Completion:
@@ -221,7 +222,7 @@ async def test_a_repeated_job_is_given_the_reused_reply_again_though_the_cache_i
     await chain(cache, *cascade.rungs).call(ASK, reuse=HOUR)
     for _ in range(2):
         ledger = sqlite_ledger(tmp_path / "ledger.db")
-        it = Chain(Meter("job"), cascade, ledger, replies=cache)
+        it = Chain(Meter("job"), cascade, ledger, services=Services(replies=cache))
         reply = await it.call(ASK, reuse=HOUR)
         await ledger.aclose()
         now.seconds += 1e6
