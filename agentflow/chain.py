@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -18,7 +19,9 @@ from agentflow.budget.spend import Spend
 from agentflow.cascade.cache import Reuse, Reusing
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.checks import Check, output_schema
+from agentflow.cascade.placement import Residency, deadline
 from agentflow.cascade.reply import AnyReply, Attempt, Reply
+from agentflow.cascade.rung import Rung
 from agentflow.cascade.scope import CallScope
 from agentflow.cascade.services import Services
 from agentflow.cascade.stream import ReplyStream
@@ -65,6 +68,7 @@ class Chain:
         admission: how much of a reply is held before a call leaves.
         final: every call may use what budgets keep for a landing.
         services: what it shares with other chains: a cache of replies, for calls that opt in with ``reuse``.
+        residency: rules of where its calls may be served; see ``cascade.placement``.
 
     Example:
         >>> async with flow.chain("triage", budget=Budget(usd=0.01)) as chain:     # doctest: +SKIP
@@ -84,6 +88,7 @@ class Chain:
         admission: Admission | None = None,
         final: bool = False,
         services: Services | None = None,
+        residency: Residency = (),
     ) -> None:
         self.meter = meter
         self.cascade = cascade
@@ -95,6 +100,7 @@ class Chain:
         self._warmth = Warmth()
         self._final = final
         self._services = services or Services()
+        self._residency = residency
         self._observe = observe
         self._repeats: Counter[str] = Counter()
         self._calls = self._attempts = 0
@@ -128,6 +134,7 @@ class Chain:
         cascade: Cascade | None = None,
         last: bool = False,
         reuse: Reuse | None = None,
+        deferrable_until: datetime | timedelta | float | None = None,
     ) -> Reply[str]: ...
 
     @overload
@@ -141,6 +148,7 @@ class Chain:
         cascade: Cascade | None = None,
         last: bool = False,
         reuse: Reuse | None = None,
+        deferrable_until: datetime | timedelta | float | None = None,
     ) -> Reply[Output]: ...
 
     async def call(
@@ -153,6 +161,7 @@ class Chain:
         cascade: Cascade | None = None,
         last: bool = False,
         reuse: Reuse | None = None,
+        deferrable_until: datetime | timedelta | float | None = None,
     ) -> AnyReply:
         """Ask the cascade, within the budget.
 
@@ -165,6 +174,8 @@ class Chain:
             last: a soft landing: the call goes without tools, and may use what the budgets' ``landing`` keeps back.
             reuse: a reply that an earlier call was given may answer this one, at no cost: how old it may be, and how
                 alike the questions. None asks anew.
+            deferrable_until: when the reply must be there at the latest, as a moment with its zone or seconds from now:
+                until then the call may wait for a greener or cheaper hour. It holds nothing while it waits.
 
         Returns:
             The reply, typed, with its trail of attempts.
@@ -175,7 +186,7 @@ class Chain:
             LedgerError: what the call would cost cannot be recorded; it was not sent.
             UsageError: the chain is closed, or the question is empty.
         """
-        return await self._call(request, output, name, checks, cascade, last, None, reuse)
+        return await self._call(request, output, name, checks, cascade, last, None, reuse, deferrable_until)
 
     def stream(
         self,
@@ -209,9 +220,9 @@ class Chain:
         last: bool,
         tell: Callable[[Delta], None] | None,
         reuse: Reuse | None = None,
+        deferrable_until: datetime | timedelta | float | None = None,
     ) -> AnyReply:
-        if self._closed:
-            raise UsageError(f"Chain '{self.meter.path}' is closed; open a new one for another call.")
+        self._refuse_closed()
         if isinstance(request, str):
             if not request.strip():
                 raise UsageError("The question is empty. Say what you want to know.")
@@ -221,11 +232,14 @@ class Chain:
         tools = () if last else tuple(sorted(request.tools, key=lambda tool: tool.name))
         request = replace(request, schema=request.schema or output_schema(output), tools=tools)
         name = writable(name)
+        waited_s = 0.0
+        if deferrable_until is not None:
+            waited_s = await self._wait((cascade or self.cascade).rungs, request, deferrable_until)
         self._calls += 1
         scope = CallScope(
             self.meter, self._ledger, self._key(name, request), self._observer(name),
             replace(self._labels, call=name), last or self._final, self._admission, self._warmth,
-            None if reuse is None else self._reusing(reuse), self._services,
+            None if reuse is None else self._reusing(reuse), self._services, self._residency,
         )  # fmt: skip
         with tracing.call_span(name, self.meter.path) as span:
             reply = await (cascade or self.cascade).run(request, scope, output, checks, tell)
@@ -233,7 +247,7 @@ class Chain:
                 span.served(reply.rung, reply.refusal)
                 span.left(self.meter.left())
         self.meter.did()
-        return reply
+        return replace(reply, waited_s=waited_s) if waited_s else reply
 
     def statistics(self) -> ChainStatistics:
         """A snapshot of the chain."""
@@ -262,6 +276,18 @@ class Chain:
         content = f"{self._ledger_key}|{name}|{request.digest()}"
         self._repeats[content] += 1
         return f"{content}|{self._repeats[content]}"
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise UsageError(f"Chain '{self.meter.path}' is closed; open a new one for another call.")
+
+    async def _wait(self, rungs: tuple[Rung, ...], request: Request, until: datetime | timedelta | float) -> float:
+        """Wait for a better hour, where there is one before the deadline and the budget's own end."""
+        placement = self._services.placement
+        moment = deadline(until, placement.clock.now())
+        waited_s = await placement.wait(rungs, request, self._residency, moment, self.meter.room().seconds)
+        self._refuse_closed()
+        return waited_s
 
     def _reusing(self, reuse: Reuse) -> Reusing:
         replies = self._services.replies

@@ -5,7 +5,7 @@ On a floor of its own above jobs, because it runs them. Imports jobs, runtime, c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -56,6 +56,7 @@ class Flow:
         cascade: str = "default",
         admission: Admission | None = None,
         ask: Ask | None = None,
+        residency: Collection[str] | None = None,
     ) -> Chain:
         """Open a chain: every call through it is metered under one budget.
 
@@ -65,13 +66,14 @@ class Flow:
             cascade: which rungs serve it. Code rungs belong to jobs, so a chain climbs the model rungs only.
             admission: how much of a reply is held before a call leaves; the worst case when None.
             ask: asked when a call does not fit a budget with ``on_exceed="ask"``; returns what to raise, or None.
+            residency: its calls are served in regions with one of these tags, as in ``{"eu"}``; nowhere else.
 
         Raises:
             UnpricedModel: a model of the cascade has no known price.
             UnprofiledModel: joules are limited, and nothing is known of a model's hardware.
         """
         budget = budget or budget_of(self.settings.budget)
-        chain = self.runtime.chain(name, budget=budget, cascade=cascade, admission=admission)
+        chain = self.runtime.chain(name, budget=budget, cascade=cascade, admission=admission, residency=residency)
         chain.meter.ask = ask
         return chain
 
@@ -84,6 +86,7 @@ class Flow:
         cascade: str = "default",
         admission: Admission | None = None,
         ask: Ask | None = None,
+        residency: Collection[str] | None = None,
     ) -> Chain:
         """Open a chain that a tenant pays for: the tenant's budgets hold as well, over all its processes.
 
@@ -94,6 +97,7 @@ class Flow:
             cascade: which rungs serve it.
             admission: how much of a reply is held before a call leaves; the worst case when None.
             ask: asked when a call does not fit a budget with ``on_exceed="ask"``; returns what to raise, or None.
+            residency: its calls are served in regions with one of these tags, as in ``{"eu"}``; nowhere else.
 
         Raises:
             LedgerError: the ledger cannot be read.
@@ -103,7 +107,9 @@ class Flow:
         """
         node = await self.runtime.tenant(tenant)
         budget = budget or budget_of(self.settings.budget)
-        chain = self.runtime.chain(name, parent=node, budget=budget, cascade=cascade, admission=admission)
+        chain = self.runtime.chain(
+            name, parent=node, budget=budget, cascade=cascade, admission=admission, residency=residency
+        )
         chain.meter.ask = ask
         return chain
 
@@ -116,6 +122,7 @@ class Flow:
         allow_private: bool = False,
         tenant: str | None = None,
         ask: Ask | None = None,
+        residency: Collection[str] | None = None,
     ) -> Report:
         """Answer a question from sources, every claim with verified citations.
 
@@ -126,6 +133,7 @@ class Flow:
             allow_private: fetch pages from private addresses too.
             tenant: who pays, by its name in the configuration.
             ask: asked when a call does not fit a budget with ``on_exceed="ask"``; returns what to raise, or None.
+            residency: every call of the job is served in regions with one of these tags, as in ``{"eu"}``.
 
         Returns:
             The report. Its run folder is ``flow.runs.run(report.job)``. A budget that ends the job early is no
@@ -137,7 +145,7 @@ class Flow:
         """
         task = ResearchTask(question, tuple(str(source) for source in sources), allow_private)
         limits = budget or budget_of(self.settings.budget)
-        finished = await run_research(self.runtime, task, limits, tenant=tenant, ask=ask)
+        finished = await run_research(self.runtime, task, limits, tenant=tenant, ask=ask, residency=residency)
         return finished.report
 
     async def aclose(self) -> None:

@@ -17,7 +17,7 @@ from agentflow.cascade.escalations import Lesson
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.reply import Attempt, Reply
 from agentflow.cascade.reusing import reused_or_climbed
-from agentflow.cascade.rung import CodeRung, Rung
+from agentflow.cascade.rung import ModelRung, Rung
 from agentflow.cascade.scope import CallScope
 from agentflow.errors import CallFailed
 from agentflow.messages import Delta, Request
@@ -67,7 +67,7 @@ class Cascade:
             NotServed: no model can serve what the request needs; nothing was sent.
         """
         request = replace(request, schema=request.schema or output_schema(output))
-        rungs, skipped = able(self.rungs, request, self.policy.min_output)
+        rungs, skipped = self._able(request, scope)
         for attempt in skipped:
             scope.observe(attempt)
         climb = Climb(self.name, rungs, self.policy, scope, output, checks, tell, skipped)
@@ -85,15 +85,16 @@ class Cascade:
             await log.note(scope.key, replace(scope.labels, cascade=self.name), request, reply, lesson)
         return reply
 
-
-def able(rungs: tuple[Rung, ...], request: Request, least: int) -> tuple[tuple[Rung, ...], tuple[Attempt, ...]]:
-    """The rungs that can serve a request, and the others as the trail tells of them. Code reads its own inputs."""
-    reasons = {rung.name: "" if isinstance(rung, CodeRung) else lack(rung, request, least) for rung in rungs}
-    skipped = [(name, reason) for name, reason in reasons.items() if reason]
-    return (
-        tuple(rung for rung in rungs if not reasons[rung.name]),
-        tuple(
-            Attempt(name, "model", number, "skipped", Spend(), reason=reason)
-            for number, (name, reason) in enumerate(skipped, start=1)
-        ),
-    )
+    def _able(self, request: Request, scope: CallScope) -> tuple[tuple[Rung, ...], tuple[Attempt, ...]]:
+        """The rungs that can and may serve a request, where they will; the others as the trail tells of them."""
+        able: list[Rung] = []
+        skipped: list[Attempt] = []
+        for rung in self.rungs:
+            placed, reason = scope.services.placement.place(rung, request, scope.residency)
+            if not reason and isinstance(placed, ModelRung):
+                reason = lack(placed, request, self.policy.min_output)
+            if reason:
+                skipped.append(Attempt(rung.name, "model", len(skipped) + 1, "skipped", Spend(), reason=reason))
+            else:
+                able.append(placed)
+        return tuple(able), tuple(skipped)

@@ -397,6 +397,7 @@ class Climb:
             repair,
             replayed,
             in_doubt=spend.in_doubt > 0,
+            site="" if isinstance(rung, CodeRung) else rung.site,
         )
 
     def _record(self, attempt: Attempt) -> None:

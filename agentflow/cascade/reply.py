@@ -43,7 +43,7 @@ class Attempt:
     what it says of another reply, not to be served). A ``replayed`` reply is the one that an earlier run of the job was
     given; a ``reused`` one was given to another call, and cost nothing now.
     ``confidence`` is what the checks' ``signal`` is worth by what was learned of this rung; the same where nothing was.
-    ``answer`` is a digest that equal answers share.
+    ``answer`` is a digest that equal answers share. ``site`` is the region that served, where a model has several.
     """
 
     rung: str
@@ -59,6 +59,7 @@ class Attempt:
     signal: float | None = None
     answer: str | None = None
     reused: bool = False
+    site: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Reply(Generic[Output]):
 
     ``output`` is the parsed value, ``text`` what the model wrote. ``refusal`` is set when a dearer rung was
     not tried because the budget had no room for it. ``completion`` is what the serving model handed back, None when
-    code served.
+    code served. ``waited_s`` is how long the call waited for a better hour.
     """
 
     output: Output
@@ -78,6 +79,7 @@ class Reply(Generic[Output]):
     attempts: tuple[Attempt, ...]
     refusal: BudgetExceeded | None = None
     completion: Completion | None = None
+    waited_s: float = 0.0
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:

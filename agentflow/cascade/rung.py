@@ -139,6 +139,11 @@ class ModelRung:
         serves: what it takes and gives, see ``capabilities``.
         served_by: tells this model from others of its name: its server or file, and what of its settings a reply
             depends on.
+        site: the name of the region that this is, where the model runs in several.
+        zone: the region's name in tables of hours; its code when None.
+        residency: tags that residency rules name.
+        latency_s: seconds that the way there and a usual reply take; None when nobody said.
+        sites: the model in each of its regions, where it has several: one of them serves in place of this.
     """
 
     name: str
@@ -156,6 +161,11 @@ class ModelRung:
     region: str = WORLD
     serves: frozenset[Capability] = EVERYTHING
     served_by: str = ""
+    site: str = ""
+    zone: str | None = None
+    residency: frozenset[str] = frozenset()
+    latency_s: float | None = None
+    sites: tuple[ModelRung, ...] = ()
 
     @property
     def identity(self) -> str:

@@ -15,6 +15,7 @@ from agentflow.budget.ledger import Labels, Ledger, Opening
 from agentflow.budget.meter import Meter
 from agentflow.budget.spend import Quote
 from agentflow.cascade.cache import Reusing
+from agentflow.cascade.placement import Residency
 from agentflow.cascade.reply import Attempt
 from agentflow.cascade.rung import ModelRung
 from agentflow.cascade.services import Services
@@ -33,7 +34,8 @@ class CallScope:
 
     ``final`` marks a last call, which may use what budgets keep for a landing. ``admission`` says how much of a
     reply is held, ``warmth`` which prompts the chain's models have read lately. ``reuse`` is set when the call may be
-    given a reply that an earlier one was given, ``services`` is what it shares with other chains.
+    given a reply that an earlier one was given, ``services`` is what it shares with other chains,
+    ``residency`` where it may be served.
     """
 
     meter: Meter
@@ -46,6 +48,7 @@ class CallScope:
     warmth: Warmth = field(default_factory=Warmth)
     reuse: Reusing | None = None
     services: Services = field(default_factory=Services)
+    residency: Residency = ()
 
     async def reserve(self, quote: Quote, key: str, labels: Labels) -> Hold | None:
         """Reserve what an attempt may cost, and record it; ask for more where the budget says so.

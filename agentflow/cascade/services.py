@@ -1,21 +1,24 @@
-"""What the chains of a process share beside budgets and the ledger. May import cache, escalations."""
+"""What the chains of a process share beside budgets and the ledger. May import cache, escalations, placement."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agentflow.cascade.cache import ReplyCache
 from agentflow.cascade.escalations import EscalationLog
+from agentflow.cascade.placement import Placement
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Each is optional: a chain without it does without.
+    """What is None, a chain does without.
 
     Args:
         replies: where calls that opt in with ``reuse`` look for a reply first.
         escalations: where calls that a small model failed and a larger one answered are kept.
+        placement: where and when calls are served.
     """
 
     replies: ReplyCache | None = None
     escalations: EscalationLog | None = None
+    placement: Placement = field(default_factory=Placement)

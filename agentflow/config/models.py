@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from agentflow.config.table import Address, Rate, Table, VariableName
+from agentflow.config.table import Address, Rate, Table, Tags, VariableName
 
 
 class RateSettings(Table):
@@ -55,6 +55,27 @@ class PriceSettings(RateSettings):
         if len({tier.above for tier in tiers}) < len(tiers):
             raise ValueError("two tiers begin above the same number of tokens")
         return tiers
+
+
+class RegionSettings(Table):
+    """One region of a model; what is left out is as the model's own table says."""
+
+    base_url: Address = None
+    """Address of the server there, up to and including /v1."""
+    model: str = ""
+    """The backend's name of the model there."""
+    api_key_env: VariableName = None
+    """The NAME of the environment variable that holds the key."""
+    price: PriceSettings | None = None
+    """What it costs there."""
+    region: str | None = None
+    """Where its electricity comes from, by a code of agentflow.energy.grid."""
+    zone: str | None = None
+    """The region's name in your tables of hours; its code when left out."""
+    latency_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Seconds that the way there and a usual reply take."""
+    residency: Tags = ()
+    """Tags that residency rules name, such as ``eu``."""
 
 
 class EnergySettings(Table):
@@ -121,6 +142,10 @@ class ModelSettings(Table):
     """Where its electricity comes from, by a code of agentflow.energy.grid; for grams of CO2 equivalent."""
     serves: tuple[Literal["text", "vision", "tools", "json", "logprobs"], ...] | None = None
     """What it takes and gives. When left out: all of it, ``vision`` only if the model is known to take images."""
+    residency: Tags = ()
+    """Tags that residency rules name, such as ``eu``, of the one place where it runs."""
+    regions: dict[str, RegionSettings] = Field(default_factory=dict[str, RegionSettings])
+    """Places where it runs, by your own names, instead of one."""
     logprobs: bool = False
     """Ask for token probabilities, for confidence."""
     metrics: bool = False
@@ -140,7 +165,10 @@ class ModelSettings(Table):
 
     @model_validator(mode="after")
     def _has_its_place(self) -> ModelSettings:
-        if self.backend == "openai" and not self.base_url:
+        if self.backend == "llamacpp" and self.regions:
+            raise ValueError("backend 'llamacpp' runs in this process, and has no regions")
+        regions = self.regions.values()
+        if self.backend == "openai" and not self.base_url and not (regions and all(r.base_url for r in regions)):
             raise ValueError("backend 'openai' needs base_url")
         if self.backend == "llamacpp" and self.path is None:
             raise ValueError("backend 'llamacpp' needs path, a .gguf file")

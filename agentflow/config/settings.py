@@ -12,6 +12,7 @@ from agentflow.config.cascades import CascadeSettings
 from agentflow.config.distillation import DistillationSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, TenantSettings
 from agentflow.config.models import ModelSettings
+from agentflow.config.placement import PlacementSettings
 from agentflow.config.research import ResearchSettings, SourceSettings
 from agentflow.config.reuse import ReuseSettings
 from agentflow.config.table import Table
@@ -60,6 +61,8 @@ class Settings(BaseSettings):
     """Where attempts and accounts are recorded."""
     stores: StoreSettings = StoreSettings()
     """Where things are kept."""
+    placement: PlacementSettings = PlacementSettings()
+    """Where and when calls are served."""
     reuse: ReuseSettings = ReuseSettings()
     """Replies that are given again."""
     distillation: DistillationSettings = DistillationSettings()
