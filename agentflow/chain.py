@@ -293,7 +293,10 @@ class Chain:
         replies = self._services.replies
         if replies is None:
             raise UsageError("This chain has no cache of replies. Open it with Flow.chain, or give it one.")
-        return Reusing(replies, reuse, self._labels.tenant)
+        embedding = None if reuse.similarity is None else self._services.embedding
+        if reuse.similarity is not None and embedding is None:
+            raise UsageError("Other wordings of a question need an embedder. Set one in [research.embedder].")
+        return Reusing(replies, reuse, self._labels.tenant, embedding)
 
     def _observer(self, name: str) -> Callable[[Attempt], None]:
         def observe(attempt: Attempt) -> None:

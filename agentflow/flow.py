@@ -5,6 +5,7 @@ On a floor of its own above jobs, because it runs them. Imports jobs, runtime, c
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from agentflow.chain import Chain
 from agentflow.config import Settings, load_settings
 from agentflow.jobs.research import run_research
 from agentflow.jobs.runs import RunStore
+from agentflow.research.embedders import Embedder
 from agentflow.research.pipeline import ResearchTask
 from agentflow.research.report import Report
 from agentflow.runtime import Runtime, budget_of
@@ -34,6 +36,13 @@ class Flow:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.runtime = Runtime(self.settings)
+        self._embedder: Embedder | None = None
+        facts = self.settings.research.embedder
+        if facts is not None:
+            from agentflow.research.retrieval_rung import embedding_rung, make_embedder
+
+            self._embedder = make_embedder(facts)
+            self.runtime.embedding = embedding_rung(self.runtime, facts, self._embedder)
         self.runs = RunStore(self.settings.stores.runs)
 
     @classmethod
@@ -150,7 +159,10 @@ class Flow:
 
     async def aclose(self) -> None:
         """Close every backend that was opened. Closing twice changes nothing."""
-        await self.runtime.aclose()
+        async with contextlib.AsyncExitStack() as stack:
+            if self._embedder is not None:
+                stack.push_async_callback(self._embedder.aclose)
+            stack.push_async_callback(self.runtime.aclose)
 
     async def __aenter__(self) -> Self:
         return self

@@ -60,6 +60,7 @@ class Runtime:
         self._rungs: dict[str, ModelRung] = {}
         self._backends: dict[str, Backend] = {}
         self._machine: SharedMeter | None = None
+        self.embedding: CodeRung | None = None
         self._services: Services | None = None
         self._rules: weakref.WeakKeyDictionary[Meter, Collection[str] | None] = weakref.WeakKeyDictionary()
 
@@ -79,6 +80,7 @@ class Runtime:
             reuse, kept = self.settings.reuse, self.settings.distillation
             file = ReplyFile(reuse.path, int(reuse.max_mb * 1_000_000))
             self._services = Services(
+                embedding=self.embedding,
                 replies=ReplyCache(file, share_tenants=reuse.share_tenants),
                 escalations=EscalationLog(kept.path, kept.days) if kept.keep_prompts else None,
                 placement=_placement(self.settings.placement),

@@ -20,7 +20,7 @@ from typing import Final
 
 from agentflow.cascade.checks import Check
 from agentflow.cascade.policy import Policy
-from agentflow.cascade.reply_file import KeptReply, ReplyFile, ReplyFileStatistics
+from agentflow.cascade.reply_file import KeptReply, Likeness, ReplyFile, ReplyFileStatistics
 from agentflow.cascade.rung import CodeRung, Rung
 from agentflow.errors import UsageError
 from agentflow.messages import Completion, Request
@@ -104,11 +104,12 @@ class ReplyCache:
 
 @dataclass(frozen=True, slots=True)
 class Reusing:
-    """One call's reuse: the cache, how old a reply may be, and whose call it is."""
+    """One call's reuse: the cache, how old a reply may be, whose call it is, and what finds other wordings."""
 
     cache: ReplyCache
     reuse: Reuse
     tenant: str = ""
+    embedding: CodeRung | None = None
 
     def scope(self, rungs: Sequence[Rung], policy: Policy, checks: Sequence[Check]) -> str:
         """A name for everything that decides a reply beside the request.
@@ -126,10 +127,11 @@ class Reusing:
         """The reply under this key, if it is young enough."""
         return await self.cache.file.find(key, self.reuse.seconds)
 
-    async def keep(self, key: str, rung: str, completion: Completion) -> None:
+    async def keep(self, key: str, rung: str, completion: Completion, likeness: Likeness | None = None) -> None:
         """Keep an accepted reply; one that was cut short is not kept."""
         if completion.finish_reason in _WHOLE:
-            await self.cache.file.keep(KeptReply(key, rung, completion, self.cache.now()), self.reuse.seconds)
+            kept = KeptReply(key, rung, completion, self.cache.now())
+            await self.cache.file.keep(kept, self.reuse.seconds, likeness)
 
 
 def key_of(scope: str, request: Request) -> str:

@@ -17,6 +17,7 @@ from agentflow.cascade.reply import Attempt, Reply
 from agentflow.cascade.reply_file import KeptReply
 from agentflow.cascade.rung import ModelRung
 from agentflow.cascade.scope import CallScope
+from agentflow.cascade.semantic_cache import look_alike
 from agentflow.messages import Completion, Delta, Request
 from agentflow.telemetry import tracing
 
@@ -27,27 +28,41 @@ async def reused_or_climbed(climb: Climb, request: Request, reusing: Reusing) ->
     Raises:
         BudgetExceeded, CallFailed, LedgerError: as ``Cascade.run`` says.
     """
-    key = key_of(reusing.scope(climb.rungs, climb.policy, climb.checks), request)
+    scope = reusing.scope(climb.rungs, climb.policy, climb.checks)
+    key = key_of(scope, request)
     async with reusing.cache.alone(key):
-        reply = await _given_again(climb, request, reusing, key)
+        reply, known = await _given_again(climb, request, reusing, await _kept(climb, reusing, key)), None
+        if reply is None:
+            known = await look_alike(climb, request, reusing, scope)
+            if known is not None and known.kept is not None:
+                reply = await _given_again(climb, request, reusing, known.kept, known.cosine)
         tracing.reuse_looked_up(climb.cascade, hit=reply is not None)
         if reply is not None:
             return reply
         reply = await climb.run(request)
         accepted = any(a.rung == reply.rung and a.outcome == "accepted" and not a.replayed for a in climb.trail)
         if accepted and reply.completion is not None:
-            await reusing.keep(key, reply.rung, reply.completion)
+            await reusing.keep(key, reply.rung, reply.completion, known and known.likeness)
         return reply
 
 
-async def _given_again(climb: Climb, request: Request, reusing: Reusing, key: str) -> Reply[Any] | None:
-    """The kept reply, if there is one that is still valid by the very checks of this call."""
-    scope, entry = climb.scope, f"{climb.scope.key}|reuse"
-    before = await scope.ledger.find(entry, replay=True)
+async def _kept(climb: Climb, reusing: Reusing, key: str) -> KeptReply | None:
+    """What an earlier run of the job was given, else what is kept under the key."""
+    before = await climb.scope.ledger.find(_entry(climb), replay=True)
     if before is not None and before.completion is not None:
-        kept: KeptReply | None = KeptReply(entry, before.labels.rung, before.completion, before.opened_ms / 1000)
-    else:
-        kept = await reusing.find(key)
+        return KeptReply("", before.labels.rung, before.completion, before.opened_ms / 1000)
+    return await reusing.find(key)
+
+
+def _entry(climb: Climb) -> str:
+    return f"{climb.scope.key}|reuse"
+
+
+async def _given_again(
+    climb: Climb, request: Request, reusing: Reusing, kept: KeptReply | None, cosine: float | None = None
+) -> Reply[Any] | None:
+    """The kept reply, if there is one that is still valid by the very checks of this call."""
+    scope, entry = climb.scope, _entry(climb)
     models = {rung.name: rung for rung in climb.rungs if isinstance(rung, ModelRung)}
     if kept is None or kept.rung not in models:
         return None
@@ -58,13 +73,18 @@ async def _given_again(climb: Climb, request: Request, reusing: Reusing, key: st
     scope.ledger.judge(entry, "accepted", verdict.confidence)
     attempt = Attempt(
         kept.rung, "model", len(climb.trail) + 1, "accepted", Spend(), verdict.confidence,
-        f"given again, from {age_text(reusing.cache.now() - kept.at_s)} ago", replayed=before is not None, reused=True,
+        _reason(reusing.cache.now() - kept.at_s, cosine), replayed=not kept.key, reused=True,
     )  # fmt: skip
     scope.observe(attempt)
     if climb.tell is not None:
         climb.tell(Delta(str(value)))
     trail = (*climb.trail, attempt)
     return Reply(value, kept.completion.text, kept.rung, "model", verdict.confidence, trail, completion=kept.completion)
+
+
+def _reason(age_s: float, cosine: float | None) -> str:
+    alike = "" if cosine is None else f" for a question like it (cosine {cosine:.3f})"
+    return f"given again{alike}, from {age_text(age_s)} ago"
 
 
 async def _record(scope: CallScope, key: str, cascade: str, rung: ModelRung, completion: Completion) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from agentflow.cascade.cache import ReplyCache
 from agentflow.cascade.escalations import EscalationLog
 from agentflow.cascade.placement import Placement
+from agentflow.cascade.rung import CodeRung
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,10 +16,13 @@ class Services:
 
     Args:
         replies: where calls that opt in with ``reuse`` look for a reply first.
+        embedding: turns a question into a vector (its Answer's value: bytes of float32, of unit length), for calls
+            that opt in to other wordings of a question.
         escalations: where calls that a small model failed and a larger one answered are kept.
         placement: where and when calls are served.
     """
 
     replies: ReplyCache | None = None
+    embedding: CodeRung | None = None
     escalations: EscalationLog | None = None
     placement: Placement = field(default_factory=Placement)
