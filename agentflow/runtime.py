@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import secrets
 import weakref
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentflow.backends import make_backend
 from agentflow.backends.base import Backend
@@ -24,14 +24,20 @@ from agentflow.budget.spend import Quote
 from agentflow.cascade.cache import ReplyCache
 from agentflow.cascade.capabilities import known_capabilities, known_context
 from agentflow.cascade.cascade import Cascade
+from agentflow.cascade.concurrency import ConcurrencyLimits
+from agentflow.cascade.configured import policy_of
 from agentflow.cascade.escalations import EscalationLog
+from agentflow.cascade.health import BreakerLimits
+from agentflow.cascade.hedging import HedgeLimits
+from agentflow.cascade.lane import Lane, LaneLimits, LaneState
+from agentflow.cascade.outcomes import OutcomeFile
 from agentflow.cascade.placement import Placement, Residency, ShadowPrices, residency
-from agentflow.cascade.policy import Policy
+from agentflow.cascade.rates import RateLimits
 from agentflow.cascade.reply_file import ReplyFile
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
 from agentflow.cascade.services import Services
 from agentflow.chain import CallRecord, Chain
-from agentflow.config import CODE, LimitSettings, ModelSettings, Settings
+from agentflow.config import CODE, LaneSettings, LimitSettings, ModelSettings, Settings
 from agentflow.config.placement import PlacementSettings
 from agentflow.energy.estimate import EnergyProfile
 from agentflow.energy.grid import HourlyTable
@@ -40,6 +46,9 @@ from agentflow.energy.shared_meter import SharedMeter
 from agentflow.errors import UnknownModel, UnprofiledModel, UsageError
 from agentflow.tokens import TokenCounter
 
+if TYPE_CHECKING:
+    from agentflow.backends.cassette import Cassette
+
 
 class Runtime:
     """What every chain of this process shares.
@@ -47,10 +56,15 @@ class Runtime:
     Args:
         settings: the configuration.
         ledger: where attempts are recorded; when None, where the configuration says.
+        backends: what to ask instead of the backends that the settings describe, by the names of models.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self, settings: Settings, ledger: Ledger | None = None, *, backends: Mapping[str, Backend] | None = None
+    ) -> None:
         self.settings = settings
+        self._given_backends = dict(backends or {})
+        self._cassette: Cassette | None = None
         self.cpu: EnergyProfile = CpuProfile()
         self.prices = PriceBook()
         self._given = ledger
@@ -58,6 +72,7 @@ class Runtime:
         self._durable: Ledger | None = None
         self._tenants: dict[str, Meter] = {}
         self._rungs: dict[str, ModelRung] = {}
+        self._alone: dict[str, ModelRung] = {}
         self._backends: dict[str, Backend] = {}
         self._machine: SharedMeter | None = None
         self.embedding: CodeRung | None = None
@@ -135,9 +150,18 @@ class Runtime:
         self.check(cascade, meter)
         labels = Labels(tenant=above.get("tenant", ""), job=above.get("job", ""), agent=agent)
         return Chain(
-            meter, rungs, ledger, observe, key=key, labels=labels, admission=admission, final=final,
-            services=self.services, residency=self._residency(parent, residency),
-        )  # fmt: skip
+            meter,
+            rungs,
+            ledger,
+            observe,
+            key=key,
+            labels=labels,
+            admission=admission,
+            final=final,
+            outcomes=OutcomeFile(self.settings.stores.outcomes),
+            services=self.services,
+            residency=self._residency(parent, residency),
+        )
 
     async def job(
         self,
@@ -224,11 +248,15 @@ class Runtime:
         if room.microjoules is None and room.micrograms is None:
             return
         for rung in rungs:
-            if isinstance(rung, ModelRung) and not rung.profiled:
-                raise UnprofiledModel(
-                    f"Joules or grams of CO2e are limited, but nothing is known of the hardware behind '{rung.name}'. "
-                    f'Say it in models.{rung.name}.energy; {{ kind = "remote" }} there accepts a wide prior.'
-                )
+            if not isinstance(rung, ModelRung):
+                continue
+            for asked in (rung, rung.hedge_with):
+                if asked is not None and not asked.profiled:
+                    raise UnprofiledModel(
+                        "Joules or grams of CO2e are limited, but nothing is known of the hardware behind "
+                        f"'{asked.name}'. Say it in models.{asked.name}.energy; "
+                        '{ kind = "remote" } there accepts a wide prior.'
+                    )
 
     def cascade(self, name: str, code: CodeRung | None = None) -> Cascade:
         """The cascade of this name, with ``code`` as its code rung; without one, its model rungs alone."""
@@ -239,7 +267,7 @@ class Runtime:
                 rungs.append(self.rung(rung))
             elif code is not None:
                 rungs.append(code)
-        return Cascade(name, tuple(rungs), Policy(chosen.accept, chosen.repairs, chosen.min_output))
+        return Cascade(name, tuple(rungs), policy_of(chosen, self.rung), chosen.timeout_s)
 
     def code(self, rung: CodeRung) -> Cascade:
         """A cascade of one code rung: for steps that no model serves."""
@@ -270,8 +298,21 @@ class Runtime:
                 raise UnknownModel(
                     f"No model is called '{name}'; there are: {known}. Add [models.{name}] to agentflow.toml."
                 )
-            self._rungs[name] = self._build(name, self.settings.models[name])
+            other = self.settings.models[name].hedge_with
+            hedge_with = None if other is None else self._without_hedge(other)
+            self._rungs[name] = replace(self._without_hedge(name), hedge_with=hedge_with)
         return self._rungs[name]
+
+    @property
+    def lanes(self) -> dict[str, LaneState]:
+        """How every rung stands that was opened here: up or down, in flight, waiting, how quick."""
+        return {name: rung.lane.state() for name, rung in self._alone.items()}
+
+    def _without_hedge(self, name: str) -> ModelRung:
+        """The rung before it knows whom to hedge with: two models may hedge with each other."""
+        if name not in self._alone:
+            self._alone[name] = self._build(name, self.settings.models[name])
+        return self._alone[name]
 
     def _build(self, name: str, facts: ModelSettings) -> ModelRung:
         """The rung of a model; one with several regions stands for them all, and is the first of them itself."""
@@ -315,9 +356,23 @@ class Runtime:
             serves=known_capabilities(facts.backend, model) if facts.serves is None else frozenset(facts.serves),
             served_by=_served_by(facts),
             residency=frozenset(facts.residency),
+            lane=Lane(lane_limits(facts)),
         )
 
     def _make_backend(self, name: str, facts: ModelSettings, counter: TokenCounter) -> Backend:
+        def make() -> Backend:
+            return self._given_backends.get(name) or self._contacting(name, facts, counter)
+
+        chosen = self.settings.cassette
+        if chosen is None:
+            return make()
+        from agentflow.backends.cassette import on_cassette, open_cassette
+
+        if self._cassette is None:
+            self._cassette = open_cassette(chosen.path, chosen.mode)
+        return on_cassette(self._cassette, chosen.mode, name, make, in_process=facts.backend == "llamacpp")
+
+    def _contacting(self, name: str, facts: ModelSettings, counter: TokenCounter) -> Backend:
         backend = make_backend(name, facts, counter.usage)
         if not (facts.measure and backend.in_process):
             return backend
@@ -344,6 +399,7 @@ class Runtime:
         """Close every backend that was opened, and the ledger if it was opened here."""
         backends, self._backends = list(self._backends.values()), {}
         self._rungs.clear()
+        self._alone.clear()
         durable, self._durable = self._durable, None
         machine, self._machine = self._machine, None
         services, self._services = self._services, None
@@ -375,7 +431,17 @@ def _served_by(facts: ModelSettings) -> str:
     if facts.path is not None and facts.path.is_file():
         found = facts.path.stat()
         file = f"{facts.path.absolute()} {found.st_size} {found.st_mtime_ns}"
-    return f"{facts.backend} {facts.base_url or ''} {file} {facts.context} {facts.default_output} {facts.max_output}"
+    return f"{facts.backend} {facts.base_url or ''} {' '.join(facts.base_urls)} {file} {facts.context} {facts.default_output} {facts.max_output}"
+
+
+def lane_limits(facts: LaneSettings) -> LaneLimits:
+    """Configured limits of a model's traffic."""
+    return LaneLimits(
+        breaker=BreakerLimits(**facts.breaker.model_dump()),
+        concurrency=None if facts.concurrency is None else ConcurrencyLimits(**facts.concurrency.model_dump()),
+        rates=RateLimits(facts.requests_per_minute, facts.tokens_per_minute),
+        hedge=HedgeLimits(share=facts.hedge_share) if facts.hedge else None,
+    )
 
 
 def budget_of(limits: LimitSettings, per: Period | None = None) -> Budget:

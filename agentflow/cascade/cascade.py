@@ -33,11 +33,13 @@ class Cascade:
         name: as the configuration calls it.
         rungs: cheapest first.
         policy: when to stop, how often to repair.
+        timeout_s: seconds that a call may take altogether, over all rungs and repairs; None is unlimited.
     """
 
     name: str
     rungs: tuple[Rung, ...]
     policy: Policy = field(default_factory=Policy)
+    timeout_s: float | None = None
 
     async def run(
         self,
@@ -50,7 +52,7 @@ class Cascade:
         """Climb until a reply is good enough.
 
         Args:
-            request: the question.
+            request: the question; its ``timeout_s`` bounds the whole call.
             scope: where its costs go.
             output: the type of the reply.
             checks: judges of the reply.
@@ -70,6 +72,8 @@ class Cascade:
         rungs, skipped = self._able(request, scope)
         for attempt in skipped:
             scope.observe(attempt)
+        if self.timeout_s is not None:
+            request = replace(request, timeout_s=min(request.timeout_s or self.timeout_s, self.timeout_s))
         climb = Climb(self.name, rungs, self.policy, scope, output, checks, tell, skipped)
         try:
             if scope.reuse is None:
@@ -77,11 +81,11 @@ class Cascade:
             else:
                 reply = await reused_or_climbed(climb, request, scope.reuse)
         except CallFailed:
-            if skipped and all(attempt.kind == "code" for attempt in climb.trail[len(skipped) :]):
+            if skipped and all(attempt.kind == "code" for attempt in climb.trail.attempts[len(skipped) :]):
                 raise not_served(self.name, [(attempt.rung, attempt.reason) for attempt in skipped]) from None
             raise
         log = scope.services.escalations
-        if log is not None and (lesson := Lesson.of(climb.trail, reply)) is not None:
+        if log is not None and (lesson := Lesson.of(climb.trail.attempts, reply)) is not None:
             await log.note(scope.key, replace(scope.labels, cascade=self.name), request, reply, lesson)
         return reply
 

@@ -11,7 +11,7 @@ from agentflow.messages import Completion, ToolCall
 
 Output = TypeVar("Output", covariant=True)
 RungKind = Literal["code", "model"]
-Outcome = Literal["accepted", "kept", "rejected", "failed", "refused", "skipped", "evidence"]
+Outcome = Literal["accepted", "kept", "rejected", "failed", "refused", "skipped", "cancelled", "evidence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,13 @@ class Attempt:
     """One rung trying one call: what it cost, what the checks said, why it was not enough.
 
     ``outcome`` is ``accepted``, ``kept`` (valid, but a better rung was left to try), ``rejected`` (failed its
-    checks), ``failed`` (the backend gave no reply), ``refused`` (the budget has no room; nothing was sent),
-    ``skipped`` (the rung cannot serve the call: it takes no images, say; nothing was sent) or ``evidence`` (asked for
-    what it says of another reply, not to be served). A ``replayed`` reply is the one that an earlier run of the job was
-    given; a ``reused`` one was given to another call, and cost nothing now.
-    ``confidence`` is what the checks' ``signal`` is worth by what was learned of this rung; the same where nothing was.
-    ``answer`` is a digest that equal answers share. ``site`` is the region that served, where a model has several.
+    checks), ``failed`` (the backend gave no reply), ``refused`` (the budget has no room; nothing was sent), ``skipped``
+    (the rung could not be asked: it takes no images, is down, full, or would answer too late; nothing was sent),
+    ``cancelled`` (another attempt replied first, or the call was given up) or ``evidence`` (asked for what it says of
+    another reply, not to be served). ``confidence`` is what the checks' ``signal`` is worth by what was learned of this
+    rung; the same where nothing was. ``answer`` is a digest that equal answers share. A ``hedge`` is a second attempt,
+    beside a late one. A ``replayed`` reply is the one that an earlier run of the job was given; a ``reused`` one was
+    given to another call, and cost nothing now. ``site`` is the region that served, where a model has several.
     """
 
     rung: str
@@ -58,6 +59,7 @@ class Attempt:
     in_doubt: bool = False
     signal: float | None = None
     answer: str | None = None
+    hedge: bool = False
     reused: bool = False
     site: str = ""
 
@@ -68,7 +70,8 @@ class Reply(Generic[Output]):
 
     ``output`` is the parsed value, ``text`` what the model wrote. ``refusal`` is set when a dearer rung was
     not tried because the budget had no room for it. ``completion`` is what the serving model handed back, None when
-    code served. ``waited_s`` is how long the call waited for a better hour.
+    code served. ``cascade`` and ``call`` are the names under which it is reported. ``waited_s`` is how long the call
+    waited for a better hour.
     """
 
     output: Output
@@ -79,6 +82,8 @@ class Reply(Generic[Output]):
     attempts: tuple[Attempt, ...]
     refusal: BudgetExceeded | None = None
     completion: Completion | None = None
+    cascade: str = ""
+    call: str = ""
     waited_s: float = 0.0
 
     @property
@@ -99,7 +104,7 @@ class Reply(Generic[Output]):
     @property
     def escalations(self) -> int:
         """How many different rungs were tried beyond the first."""
-        tried = {a.rung for a in self.attempts if a.outcome not in ("refused", "skipped")}
+        tried = {a.rung for a in self.attempts if a.outcome not in ("refused", "skipped", "cancelled")}
         return max(0, len(tried) - 1)
 
 

@@ -40,7 +40,9 @@ async def reused_or_climbed(climb: Climb, request: Request, reusing: Reusing) ->
         if reply is not None:
             return reply
         reply = await climb.run(request)
-        accepted = any(a.rung == reply.rung and a.outcome == "accepted" and not a.replayed for a in climb.trail)
+        accepted = any(
+            a.rung == reply.rung and a.outcome == "accepted" and not a.replayed for a in climb.trail.attempts
+        )
         if accepted and reply.completion is not None:
             await reusing.keep(key, reply.rung, reply.completion, known and known.likeness)
         return reply
@@ -72,13 +74,13 @@ async def _given_again(
     await _record(scope, entry, climb.cascade, models[kept.rung], kept.completion)
     scope.ledger.judge(entry, "accepted", verdict.confidence)
     attempt = Attempt(
-        kept.rung, "model", len(climb.trail) + 1, "accepted", Spend(), verdict.confidence,
+        kept.rung, "model", climb.trail.number, "accepted", Spend(), verdict.confidence,
         _reason(reusing.cache.now() - kept.at_s, cosine), replayed=not kept.key, reused=True,
     )  # fmt: skip
     scope.observe(attempt)
-    if climb.tell is not None:
-        climb.tell(Delta(str(value)))
-    trail = (*climb.trail, attempt)
+    if climb.listener is not None:
+        climb.listener(Delta(str(value)))
+    trail = (*climb.trail.attempts, attempt)
     return Reply(value, kept.completion.text, kept.rung, "model", verdict.confidence, trail, completion=kept.completion)
 
 

@@ -123,8 +123,8 @@ async def _embedded(climb: Climb, embedding: CodeRung, request: Request) -> byte
         _LOG.warning("A question is not looked up by meaning: %s", error)
         return None
     reason = "the question's meaning, for the cache"
-    attempt = Attempt(embedding.name, "code", len(climb.trail) + 1, "evidence", spend, reason=reason)
-    climb.trail.append(attempt)
+    attempt = Attempt(embedding.name, "code", climb.trail.number, "evidence", spend, reason=reason)
+    climb.trail.attempts.append(attempt)
     scope.observe(attempt)
     scope.ledger.judge(key, "evidence", None)
     return bytes(answer.value)

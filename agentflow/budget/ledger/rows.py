@@ -231,4 +231,5 @@ def reply_of(text: str) -> Completion:
         assumed = tuple(data["measured"].pop("assumed"))
         data["measured"] = MeasuredJoules(**data["measured"], assumed=assumed)
     data["logprobs"] = None if logprobs is None else tuple(logprobs)
+    data["ignored"] = tuple(data.get("ignored", ()))
     return Completion(**data)

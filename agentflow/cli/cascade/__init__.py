@@ -1,4 +1,4 @@
-"""``agentflow cascade``: what cascades have learned, and what can be learned from them. One file a command."""
+"""``agentflow cascade``: what cascades have learned. One file a command."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from agentflow.cli.lazy import LazyGroup
 
 _COMMANDS = {
     "export": "Write the calls that a small model failed and a larger one answered, for fine-tuning.",
+    "calibration": "What each rung's confidence is worth, learned from scored replies.",
 }
 
 
@@ -19,4 +20,4 @@ _COMMANDS = {
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def command() -> None:
-    """Read what cascades have learned."""
+    """What cascades have learned."""
