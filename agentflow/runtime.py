@@ -431,7 +431,8 @@ def _served_by(facts: ModelSettings) -> str:
     if facts.path is not None and facts.path.is_file():
         found = facts.path.stat()
         file = f"{facts.path.absolute()} {found.st_size} {found.st_mtime_ns}"
-    return f"{facts.backend} {facts.base_url or ''} {' '.join(facts.base_urls)} {file} {facts.context} {facts.default_output} {facts.max_output}"
+    bounds = f"{facts.context} {facts.default_output} {facts.max_output}"
+    return f"{facts.backend} {facts.base_url or ''} {' '.join(facts.base_urls)} {file} {bounds}"
 
 
 def lane_limits(facts: LaneSettings) -> LaneLimits:

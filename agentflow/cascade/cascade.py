@@ -17,7 +17,7 @@ from agentflow.cascade.escalations import Lesson
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.reply import Attempt, Reply
 from agentflow.cascade.reusing import reused_or_climbed
-from agentflow.cascade.rung import ModelRung, Rung
+from agentflow.cascade.rung import CodeRung, ModelRung, Rung
 from agentflow.cascade.scope import CallScope
 from agentflow.errors import CallFailed
 from agentflow.messages import Delta, Request
@@ -94,11 +94,24 @@ class Cascade:
         able: list[Rung] = []
         skipped: list[Attempt] = []
         for rung in self.rungs:
-            placed, reason = scope.services.placement.place(rung, request, scope.residency)
-            if not reason and isinstance(placed, ModelRung):
-                reason = lack(placed, request, self.policy.min_output)
+            if isinstance(rung, CodeRung):
+                able.append(rung)
+                continue
+            placed, reason = self._placed(rung, request, scope)
             if reason:
                 skipped.append(Attempt(rung.name, "model", len(skipped) + 1, "skipped", Spend(), reason=reason))
             else:
-                able.append(placed)
+                able.append(self._hedged(placed, rung, request, scope))
         return tuple(able), tuple(skipped)
+
+    def _placed(self, rung: ModelRung, request: Request, scope: CallScope) -> tuple[ModelRung, str]:
+        """A model where it will serve a request; or why it cannot, or may not."""
+        placed, reason = scope.services.placement.place(rung, request, scope.residency)
+        return placed, reason or lack(placed, request, self.policy.min_output)
+
+    def _hedged(self, placed: ModelRung, rung: ModelRung, request: Request, scope: CallScope) -> ModelRung:
+        """The same model; a second attempt goes to another one only where that one can and may serve as well."""
+        if rung.hedge_with is None:
+            return placed
+        other, reason = self._placed(rung.hedge_with, request, scope)
+        return replace(placed, hedge_with=None if reason else other)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from agentflow.budget.money import NANO
-from agentflow.cascade.rung import CodeRung, ModelRung, Rung
+from agentflow.cascade.rung import ModelRung, Rung
 from agentflow.energy.estimate import CallFacts
 from agentflow.energy.grid import HourlyTable, Place, emissions, power_cost
 from agentflow.errors import UsageError
@@ -152,14 +152,12 @@ class Placement:
     power: HourlyTable | None = None
     clock: Clock = field(default_factory=WallClock)
 
-    def place(self, rung: Rung, request: Request, rules: Residency) -> tuple[Rung, str]:
+    def place(self, rung: ModelRung, request: Request, rules: Residency) -> tuple[ModelRung, str]:
         """The region of a rung that serves a request.
 
         Returns:
             The rung as it is in that region, and nothing; or the rung itself, and why none of its regions is admitted.
         """
-        if isinstance(rung, CodeRung):
-            return rung, ""
         sites = admitted(rung, rules)
         if not sites:
             return rung, _refusal(rung, rules)

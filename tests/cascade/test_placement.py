@@ -26,6 +26,7 @@ from agentflow.cascade.placement import (
     residency,
 )
 from agentflow.cascade.rung import ModelRung
+from agentflow.cascade.scope import CallScope
 from agentflow.cascade.services import Services
 from agentflow.chain import Chain
 from agentflow.config import Settings
@@ -107,6 +108,16 @@ async def test_where_no_region_is_admitted_nothing_is_sent(scripted_server: Scri
     assert scripted_server.requests() == []
 
 
+async def test_a_second_attempt_beside_a_late_one_keeps_to_the_rule(scripted_server: ScriptedServer) -> None:
+    abroad, at_home = (replace(rung(scripted_server, name), residency=tags) for name, tags in (("a", US), ("h", EU)))
+    for other, hedged in ((abroad, None), (at_home, "h")):
+        cascade = Cascade("test", (replace(rung(scripted_server, "small"), residency=EU, hedge_with=other),))
+        scope = CallScope(Meter("c"), MemoryLedger(), "k", lambda _: None, residency=residency({"eu"}))
+        (able,), _ = cascade._able(ASK, scope)
+        assert isinstance(able, ModelRung)
+        assert (able.hedge_with and able.hedge_with.name) == hedged
+
+
 async def test_code_is_admitted_everywhere(scripted_server: ScriptedServer) -> None:
     it = chain(Placement(), code("yes", 0.9), rung(scripted_server, "small"), rules={"eu"})
     assert (await it.call("Hi")).output == "yes"
@@ -122,10 +133,8 @@ async def test_grams_and_seconds_decide_when_they_are_priced(scripted_server: Sc
         (ShadowPrices(usd_per_kg_co2e=1.0, usd_per_hour=1e6), "poland"),
     ):
         placed, _ = Placement(policy).place(large, ASK, ())
-        assert isinstance(placed, ModelRung)
         assert placed.site == site
     placed, _ = Placement(ShadowPrices(1.0), carbon=hours({12: 1.0}, "POL"), clock=Hands()).place(large, ASK, ())
-    assert isinstance(placed, ModelRung)
     assert placed.site == "poland", "in this hour it is the greener one"
 
 
