@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from agentflow.cascade.reply import Verdict
 from agentflow.cascade.routing.examples import Examples
 from agentflow.cascade.routing.learned import Prices
-from agentflow.cascade.routing.state import Expected, RungFacts, Seen, State, Worth
+from agentflow.cascade.routing.state import Decision, Expected, RungFacts, Seen, State, Worth
 
 NAMES = ("small", "medium", "large")
 COSTS = tuple(Expected(usd, usd * 1e6, usd * 1e3) for usd in (1e-5, 5e-5, 3e-4))
@@ -25,6 +27,11 @@ def seen(rung: int, confidence: float | None = None, answer: str | None = None, 
 
 def state(*attempts: Seen, task: str = "easy", worth: Worth = WORTH, **changes: object) -> State:
     return State(rungs(**changes), attempts, worth, task=task)
+
+
+def unlearned(decision: Decision) -> Decision:
+    """A decision of the fixed order, as a policy tells it that has learned nothing of a state."""
+    return replace(decision, reason=f"{decision.reason} (nothing is learned of this yet: fixed order)")
 
 
 def examples(n: int = 800, seed: int = 0) -> Examples:

@@ -13,7 +13,7 @@ from agentflow.cascade.routing.fixed import FixedOrder, Pinned
 from agentflow.cascade.routing.latency import LatencyFirst
 from agentflow.cascade.routing.state import Abstain, Expected, Probe, Routing, Seen, State, Stop, Try, Worth
 from agentflow.cascade.routing.utility import ExpectedUtility, switch_cost
-from tests.cascade.routing.states import seen, state
+from tests.cascade.routing.states import seen, state, unlearned
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def test_below_the_floor_it_abstains_and_says_so() -> None:
 
 def test_with_nothing_learned_the_fixed_order_decides() -> None:
     policy = ExpectedUtility(None, fallback=FixedOrder(0.9))
-    assert policy.choose(state(seen(0, 0.8))) == FixedOrder(0.9).choose(state(seen(0, 0.8)))
+    assert policy.choose(state(seen(0, 0.8))) == unlearned(FixedOrder(0.9).choose(state(seen(0, 0.8))))
 
 
 attempts = st.lists(
