@@ -74,6 +74,11 @@ def broken(error: Exception, where: str, *, answered: bool) -> BackendError:
         )
         failed.lasting = True
         return failed
+    if not answered and isinstance(error.__cause__, aiohttp.ClientConnectionResetError):
+        # The connection was kept from an earlier call, and was closed before all of this one was written.
+        stale = BackendUnavailable(f"{where} had closed the connection. Try again.")
+        stale.retry_after_s = 0.0
+        return stale
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         failed = BackendUnavailable(f"The name of {where} is not known ({cause(error)}). Check base_url.")
         failed.lasting = getattr(error.os_error, "errno", None) == socket.EAI_NONAME
