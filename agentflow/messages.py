@@ -77,8 +77,9 @@ class Request:
 
     ``messages`` is what a model rung reads; ``inputs`` is the same question as typed data, which a code
     rung reads. ``max_output_tokens`` bounds the reply; None means the rung's default.
-    ``timeout_s`` bounds the wall clock of one attempt. ``key`` is the attempt's name in the ledger: servers are told a
-    digest of it as the request's id, so that their logs and the ledger can be laid side by side.
+    ``timeout_s`` bounds the wall clock of the whole call, over all its attempts; a backend, of the one it is asked for.
+    ``key`` is the attempt's name in the ledger: servers are told a digest of it as the request's id, so that their logs
+    and the ledger can be laid side by side.
     """
 
     messages: tuple[Message, ...]

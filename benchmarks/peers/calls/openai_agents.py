@@ -1,7 +1,7 @@
 """An agent of openai-agents without tools, its tracing off. Runs in an interpreter that has openai-agents."""
 
 # Type checkers see the environment of the project, which cannot have this peer.
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from benchmarks.peers.calling import MAX_TOKENS, MODEL, PROMPT, TIMEOUT_S, Call,
 
 @asynccontextmanager
 async def open_client(base_url: str) -> AsyncGenerator[Call]:
-    from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, set_tracing_disabled
     from openai import AsyncOpenAI
+
+    from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, set_tracing_disabled
 
     # Its traces would go to a server on the internet.
     set_tracing_disabled(True)
