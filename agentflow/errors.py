@@ -5,6 +5,7 @@
     │   ├── ConfigError            agentflow.toml or an AGENTFLOW_* variable is wrong
     │   ├── SourceError            a source given to a job cannot be read
     │   │   └── FetchRefused       the address of a page is one we do not visit
+    │   ├── CassetteMiss           a replayed run asks what was never recorded
     │   ├── UnknownModel           a cascade names a model that no table defines
     │   ├── UnpricedModel          a model has no price, and nobody said that it is free
     │   └── UnprofiledModel        joules are limited, and nothing is known of a model's hardware
@@ -13,6 +14,7 @@
         ├── CallFailed             every rung of a cascade was tried, none gave a valid reply
         ├── LedgerError            the ledger could not record: nothing may be spent without it
         │   └── HeldElsewhere      another process is making this very attempt now
+        ├── CassetteUnwritable     an exchange could not be recorded
         ├── CounterLost            an energy counter can no longer be read
         ├── GridUnavailable        a live provider of grid figures gave none that can be used
         └── BackendError           a model server failed
@@ -39,6 +41,8 @@ __all__ = [
     "BadReply",
     "BudgetExceeded",
     "CallFailed",
+    "CassetteMiss",
+    "CassetteUnwritable",
     "ConfigError",
     "ConnectionDropped",
     "ContextOverflow",
@@ -76,6 +80,10 @@ class SourceError(UsageError):
 
 class FetchRefused(SourceError):
     """A page's address is private, loopback, link-local or not http(s)."""
+
+
+class CassetteMiss(UsageError):
+    """A replayed run asks what is not on its cassette. Nothing was sent; no other rung is asked in its place."""
 
 
 class UnknownModel(UsageError):
@@ -141,6 +149,10 @@ class LedgerError(RunError):
 
 class HeldElsewhere(LedgerError):
     """Another process is making this very attempt now. It would be paid for twice if this one made it too."""
+
+
+class CassetteUnwritable(RunError):
+    """An exchange could not be recorded: a run that was to be recorded is not. The call is charged all the same."""
 
 
 class CounterLost(RunError):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from agentflow.backends import make_backend
 from agentflow.backends.base import Backend
@@ -36,6 +37,9 @@ from agentflow.energy.shared_meter import SharedMeter
 from agentflow.errors import UnknownModel, UnprofiledModel, UsageError
 from agentflow.tokens import TokenCounter
 
+if TYPE_CHECKING:
+    from agentflow.backends.cassette import Cassette
+
 
 class Runtime:
     """What every chain of this process shares.
@@ -43,10 +47,15 @@ class Runtime:
     Args:
         settings: the configuration.
         ledger: where attempts are recorded; when None, where the configuration says.
+        backends: what to ask instead of the backends that the settings describe, by the names of models.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self, settings: Settings, ledger: Ledger | None = None, *, backends: Mapping[str, Backend] | None = None
+    ) -> None:
         self.settings = settings
+        self._given_backends = dict(backends or {})
+        self._cassette: Cassette | None = None
         self.cpu: EnergyProfile = CpuProfile()
         self.prices = PriceBook()
         self._given = ledger
@@ -278,6 +287,19 @@ class Runtime:
         )
 
     def _make_backend(self, name: str, facts: ModelSettings, counter: TokenCounter) -> Backend:
+        def make() -> Backend:
+            return self._given_backends.get(name) or self._contacting(name, facts, counter)
+
+        chosen = self.settings.cassette
+        if chosen is None:
+            return make()
+        from agentflow.backends.cassette import on_cassette, open_cassette
+
+        if self._cassette is None:
+            self._cassette = open_cassette(chosen.path, chosen.mode)
+        return on_cassette(self._cassette, chosen.mode, name, make, in_process=facts.backend == "llamacpp")
+
+    def _contacting(self, name: str, facts: ModelSettings, counter: TokenCounter) -> Backend:
         backend = make_backend(name, facts, counter.usage)
         if not (facts.measure and backend.in_process):
             return backend

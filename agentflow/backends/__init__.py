@@ -26,12 +26,18 @@ def make_backend(name: str, facts: ModelSettings, count: Count) -> Backend:
         count: counts the tokens of a reply whose server sent no usage.
 
     Raises:
-        ConfigError: a file it needs is missing.
+        ConfigError: a file it needs is missing, or is not what it must be.
     """
     if facts.backend == "llamacpp" and facts.path is not None:
         from agentflow.backends.llamacpp import LlamaCppBackend
 
-        return LlamaCppBackend(facts.path, context=facts.context or 4096, slots=facts.slots, threads=facts.threads)
+        return LlamaCppBackend(
+            facts.path,
+            context=facts.context or 4096,
+            slots=facts.slots,
+            threads=facts.threads,
+            gpu_layers=facts.gpu_layers,
+        )
     if facts.backend == "litellm":
         from agentflow.backends.litellm import LiteLLMBackend
 

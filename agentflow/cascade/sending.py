@@ -63,6 +63,7 @@ async def send(sending: Sending, scope: CallScope, tell: Callable[[Delta], None]
 
     Raises:
         SendFailed: there is no reply.
+        UsageError: the backend cannot be asked that; nothing was sent.
         LedgerError: the reply could not be recorded.
     """
     rung, request, hold, key, turn = sending.rung, sending.request, sending.hold, sending.key, sending.turn
@@ -84,10 +85,13 @@ async def send(sending: Sending, scope: CallScope, tell: Callable[[Delta], None]
             failure = _backend_error(error, rung, request)
             if failure is not None:
                 turn.failed(failure, cut=request.timeout_s is not None and request.timeout_s < rung.timeout_s)
-            if failure is not None and not failure.sent:
+            # What cannot be asked was not: a file that is no model, a request that a replay does not have.
+            if isinstance(error, UsageError) or (failure is not None and not failure.sent):
                 sending.spend = Spend(seconds=seconds)
                 hold.release()
                 await scope.ledger.close(key, "released")
+                if failure is None:
+                    raise
                 raise SendFailed(failure) from error
             reply = min(request.max_output_tokens or rung.default_output, hold.quote.tokens)
             worst = sending.spend = Spend.at_worst(hold.quote, reply, seconds)

@@ -141,6 +141,8 @@ class ModelSettings(LaneSettings):
     probe`` says which); else they are estimated from CPU seconds."""
     slots: int = Field(default=1, gt=0)
     """``llamacpp``: calls served side by side."""
+    gpu_layers: int | None = Field(default=None, ge=0)
+    """``llamacpp``: layers computed on a GPU; what fits when left out, where llama.cpp was built for one."""
 
     @model_validator(mode="after")
     def _has_its_place(self) -> ModelSettings:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agentflow.config.cascades import CascadeSettings
+from agentflow.config.cassette import CassetteSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, TenantSettings
 from agentflow.config.models import ModelSettings
 from agentflow.config.research import ResearchSettings, SourceSettings
@@ -58,6 +59,8 @@ class Settings(BaseSettings):
     """Limits of every job."""
     tenants: dict[str, TenantSettings] = Field(default_factory=dict[str, TenantSettings])
     """Tenants by name: whose budgets last longer than a job."""
+    cassette: CassetteSettings | None = None
+    """Runs recorded and replayed."""
     ledger: LedgerSettings = LedgerSettings()
     """Where attempts and accounts are recorded."""
     stores: StoreSettings = StoreSettings()
