@@ -42,6 +42,8 @@ _PROBE_S: Final = 3.0
 _GOODBYE_S: Final = 0.1
 # A server that would not say which one it is is asked again after this long.
 _PAUSE_S: Final = 60.0
+# llama.cpp closes a connection after a stream without saying so: a call that is sent on it meanwhile is lost.
+_CLOSES_AFTER_STREAMS: Final = "llama.cpp"
 # Whose own name it is needs no asking.
 _OPENAI: Final = "api.openai.com"
 
@@ -83,6 +85,7 @@ class OpenAIBackend:
         self._ask_again_at = 0.0
         self._asking = asyncio.Lock()
         self._told: set[str] = set()
+        self._single_use = False
         self._session: aiohttp.ClientSession | None = None
         if self._is_openai or dialect == "openai":
             self._dialect = "openai"
@@ -155,6 +158,7 @@ class OpenAIBackend:
         if response.content_type != "text/event-stream":
             self._add(gathered, parsed(await bounded(response, _LONGEST_BODY)))
             return False, None
+        self._single_use = response.headers.get("Server") == _CLOSES_AFTER_STREAMS
         first_s, events = None, Events(self._where)
         async for block in response.content.iter_any():
             for chunk in events.of(block):
@@ -273,6 +277,8 @@ class OpenAIBackend:
     def _headers(self, request: Request | None = None) -> dict[str, str]:
         key = os.environ.get(self._key_env) if self._key_env else None
         headers = {"Authorization": f"Bearer {key}"} if key else {}
+        if self._single_use:
+            headers["Connection"] = "close"
         if request is not None and request.key is not None:
             headers["X-Request-Id"] = request_id(request.key)
         return headers
