@@ -25,7 +25,7 @@ from agentflow.cascade.concurrency import ConcurrencyLimits
 from agentflow.cascade.configured import policy_of
 from agentflow.cascade.health import BreakerLimits
 from agentflow.cascade.hedging import HedgeLimits
-from agentflow.cascade.lane import Lane, LaneLimits
+from agentflow.cascade.lane import Lane, LaneLimits, LaneState
 from agentflow.cascade.outcomes import OutcomeFile
 from agentflow.cascade.rates import RateLimits
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
@@ -198,19 +198,17 @@ class Runtime:
             UnknownModel, UnpricedModel: a model is not configured, or has no known price.
             UnprofiledModel: joules or grams of CO2 equivalent are limited, and nothing is known of its hardware.
         """
-        rungs, room = self.cascade(cascade).rungs, meter.room()
-        if room.microjoules is None and room.micrograms is None:
+        asked = [rung for rung in self.cascade(cascade).rungs if isinstance(rung, ModelRung)]
+        asked += [rung.hedge_with for rung in asked if rung.hedge_with is not None]
+        guessed = next((rung.name for rung in asked if not rung.profiled), None)
+        if guessed is None:
             return
-        for rung in rungs:
-            if not isinstance(rung, ModelRung):
-                continue
-            for asked in (rung, rung.hedge_with):
-                if asked is not None and not asked.profiled:
-                    raise UnprofiledModel(
-                        "Joules or grams of CO2e are limited, but nothing is known of the hardware behind "
-                        f"'{asked.name}'. Say it in models.{asked.name}.energy; "
-                        '{ kind = "remote" } there accepts a wide prior.'
-                    )
+        room = meter.room()
+        if room.microjoules is not None or room.micrograms is not None:
+            raise UnprofiledModel(
+                f"Joules or grams of CO2e are limited, but nothing is known of the hardware behind '{guessed}'. "
+                f'Say it in models.{guessed}.energy; {{ kind = "remote" }} there accepts a wide prior.'
+            )
 
     def cascade(self, name: str, code: CodeRung | None = None) -> Cascade:
         """The cascade of this name, with ``code`` as its code rung; without one, its model rungs alone."""
@@ -256,6 +254,11 @@ class Runtime:
             hedge_with = None if other is None else self._without_hedge(other)
             self._rungs[name] = replace(self._without_hedge(name), hedge_with=hedge_with)
         return self._rungs[name]
+
+    @property
+    def lanes(self) -> dict[str, LaneState]:
+        """How every rung stands that was opened here: up or down, in flight, waiting, how quick."""
+        return {name: rung.lane.state() for name, rung in self._alone.items()}
 
     def _without_hedge(self, name: str) -> ModelRung:
         """The rung before it knows whom to hedge with: two models may hedge with each other."""

@@ -42,7 +42,7 @@ _PROBE_S: Final = 3.0
 _GOODBYE_S: Final = 0.1
 # A server that would not say which one it is is asked again after this long.
 _PAUSE_S: Final = 60.0
-# llama.cpp closes a connection after a stream without saying so: a call that is sent on it meanwhile is lost.
+# It closes a connection after a stream without saying so: a call that is sent on it meanwhile is lost.
 _CLOSES_AFTER_STREAMS: Final = "llama.cpp"
 # Whose own name it is needs no asking.
 _OPENAI: Final = "api.openai.com"
@@ -85,8 +85,8 @@ class OpenAIBackend:
         self._ask_again_at = 0.0
         self._asking = asyncio.Lock()
         self._told: set[str] = set()
-        self._single_use = False
         self._session: aiohttp.ClientSession | None = None
+        self._single_use = False
         if self._is_openai or dialect == "openai":
             self._dialect = "openai"
         elif dialect == "vllm" or dialect == "llamacpp":

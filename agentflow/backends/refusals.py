@@ -74,6 +74,11 @@ def broken(error: Exception, where: str, *, answered: bool) -> BackendError:
         )
         failed.lasting = True
         return failed
+    if not answered and isinstance(error.__cause__, aiohttp.ClientConnectionResetError):
+        # The connection was kept from an earlier call, and was closed before all of this one was written.
+        stale = BackendUnavailable(f"{where} had closed the connection. Try again.")
+        stale.retry_after_s = 0.0
+        return stale
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         failed = BackendUnavailable(f"The name of {where} is not known ({cause(error)}). Check base_url.")
         failed.lasting = getattr(error.os_error, "errno", None) == socket.EAI_NONAME
@@ -82,11 +87,6 @@ def broken(error: Exception, where: str, *, answered: bool) -> BackendError:
         return BackendUnavailable(f"{where} does not speak TLS as it should ({cause(error)}). Check base_url.")
     if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
         return BackendUnavailable(f"{where} does not answer ({cause(error)}). Is the server running?")
-    if isinstance(error.__cause__, aiohttp.ClientConnectionResetError):
-        # The connection was kept from an earlier call, and was closed before all of this one was written.
-        stale = BackendUnavailable(f"{where} had closed the connection. Try again.")
-        stale.retry_after_s = 0.0
-        return stale
     if isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL)):
         return BadReply(f"{where} sent something that is not HTTP ({type(error).__name__}). Check base_url.")
     when = "in the middle of its reply" if answered else "before it replied"

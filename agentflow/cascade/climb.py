@@ -125,6 +125,7 @@ class Climb:
             asked = [group.create_task(self._one(place, request)) for place in places]
             for next_done in asyncio.as_completed(asked):
                 if await next_done:
+                    self.asking.overtaken = True
                     for task in asked:
                         task.cancel()
                     break
@@ -324,7 +325,9 @@ class Climb:
         answers = {id(one.attempt): self._answer(one) for one in self.tried}
         trail = [replace(a, answer=answers[id(a)]) if answers.get(id(a)) else a for a in self.trail.attempts]
         place = next(place for place, attempt in enumerate(self.trail.attempts) if attempt is tried.attempt)
-        served = trail[place] = replace(trail[place], outcome="accepted")
+        served = trail[place]
+        if served.outcome != "accepted":
+            served = trail[place] = replace(served, outcome="accepted")
         return Reply(
             tried.output, tried.text, served.rung, served.kind, served.confidence, tuple(trail), self.refusal,
             tried.completion, self.cascade, self.scope.labels.call,

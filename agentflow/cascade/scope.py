@@ -30,7 +30,8 @@ class CallScope:
     """Where a call's costs go: the meter node, the ledger, the key and labels under which it is recorded.
 
     ``final`` marks a last call, which may use what budgets keep for a landing. ``admission`` says how much of a
-    reply is held, ``warmth`` which prompts the chain's models have read lately.
+    reply is held, ``warmth`` which prompts the chain's models have read lately. ``repeats`` says that an earlier run
+    may have made the same calls.
     """
 
     meter: Meter
@@ -41,6 +42,7 @@ class CallScope:
     final: bool = False
     admission: Admission = field(default_factory=Strict)
     warmth: Warmth = field(default_factory=Warmth)
+    repeats: bool = True
 
     async def reserve(self, quote: Quote, key: str, labels: Labels) -> Hold | None:
         """Reserve what an attempt may cost, and record it; ask for more where the budget says so.
