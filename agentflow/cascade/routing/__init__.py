@@ -2,6 +2,6 @@
 
 ``state`` is what a policy is shown and what it may answer; ``fixed``, ``latency`` and ``utility`` are the policies.
 What ``utility`` expects is learned: ``examples`` (labelled questions), ``posterior`` (how good each reply is, given all
-that was seen), ``plan`` (what a further step brings), ``learned`` (both, for a live call). ``drift`` and ``router`` watch
-themselves. May import ``reply``, ``outcomes`` and numpy.
+that was seen), ``plan`` (what a further step brings), ``learned`` (both, for a live call). ``drift`` and ``router``
+watch themselves. May import ``reply``, ``outcomes`` and numpy.
 """
