@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agentflow.budget.admission import Statistical
     from agentflow.budget.budget import Budget
     from agentflow.budget.spend import Spend
+    from agentflow.cascade.cache import Reuse
     from agentflow.cascade.cascade import Cascade
     from agentflow.cascade.checks import Candidate, Check, token_confidence
     from agentflow.cascade.reply import Attempt, Reply, Verdict
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
         CallFailed,
         ConfigError,
         LedgerError,
+        NotServed,
         SourceError,
         UnpricedModel,
         UnprofiledModel,
         UsageError,
     )
     from agentflow.flow import Flow
-    from agentflow.messages import Message, Request, TokenUsage
+    from agentflow.images import read_image
+    from agentflow.messages import Image, Message, Request, TokenUsage
     from agentflow.orchestration.agent import Agent
     from agentflow.research.report import Citation, Claim, Report
 
@@ -51,11 +54,14 @@ __all__ = [
     "ConfigError",
     "Energy",
     "Flow",
+    "Image",
     "LedgerError",
     "Message",
+    "NotServed",
     "Reply",
     "Report",
     "Request",
+    "Reuse",
     "Settings",
     "SourceError",
     "Spend",
@@ -66,6 +72,7 @@ __all__ = [
     "UsageError",
     "Verdict",
     "__version__",
+    "read_image",
     "token_confidence",
 ]
 
@@ -83,15 +90,18 @@ _HOMES = {
     "Claim": "research.report",
     "Energy": "energy.interval",
     "Flow": "flow",
+    "Image": "messages",
     "Message": "messages",
     "Reply": "cascade.reply",
     "Report": "research.report",
     "Request": "messages",
+    "Reuse": "cascade.cache",
     "Settings": "config",
     "Spend": "budget.spend",
     "Statistical": "budget.admission",
     "TokenUsage": "messages",
     "Verdict": "cascade.reply",
+    "read_image": "images",
     "token_confidence": "cascade.checks",
 }
 

@@ -9,6 +9,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -16,14 +17,19 @@ from agentflow.budget.admission import Admission, Strict
 from agentflow.budget.ledger import Labels, Ledger
 from agentflow.budget.meter import Meter
 from agentflow.budget.spend import Spend
+from agentflow.cascade.cache import Reuse, Reusing
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.checks import Check, output_schema
+from agentflow.cascade.outcomes import Outcome, OutcomeFile
+from agentflow.cascade.placement import Residency, deadline
 from agentflow.cascade.reply import AnyReply, Attempt, Reply
+from agentflow.cascade.rung import Rung
 from agentflow.cascade.scope import CallScope
+from agentflow.cascade.services import Services
 from agentflow.cascade.stream import ReplyStream
 from agentflow.cascade.warmth import Warmth
 from agentflow.errors import UsageError
-from agentflow.messages import Delta, Message, Request, writable
+from agentflow.messages import Delta, Message, Request, ToolSpec, writable
 from agentflow.telemetry import tracing
 
 Output = TypeVar("Output")
@@ -63,6 +69,9 @@ class Chain:
         labels: tenant, job and agent, for reports.
         admission: how much of a reply is held before a call leaves.
         final: every call may use what budgets keep for a landing.
+        services: what it shares with other chains: a cache of replies, for calls that opt in with ``reuse``.
+        residency: rules of where its calls may be served; see ``cascade.placement``.
+        outcomes: where ``feedback`` is kept.
 
     Example:
         >>> async with flow.chain("triage", budget=Budget(usd=0.01)) as chain:     # doctest: +SKIP
@@ -81,6 +90,9 @@ class Chain:
         labels: Labels | None = None,
         admission: Admission | None = None,
         final: bool = False,
+        services: Services | None = None,
+        residency: Residency = (),
+        outcomes: OutcomeFile | None = None,
     ) -> None:
         self.meter = meter
         self.cascade = cascade
@@ -91,6 +103,10 @@ class Chain:
         self._admission = admission or Strict()
         self._warmth = Warmth()
         self._final = final
+        self._services = services or Services()
+        self._residency = residency
+        self._outcomes = outcomes
+        self._last: AnyReply | None = None
         self._observe = observe
         self._repeats: Counter[str] = Counter()
         self._calls = self._attempts = 0
@@ -123,6 +139,9 @@ class Chain:
         checks: tuple[Check, ...] = (),
         cascade: Cascade | None = None,
         last: bool = False,
+        timeout_s: float | None = None,
+        reuse: Reuse | None = None,
+        deferrable_until: datetime | timedelta | float | None = None,
     ) -> Reply[str]: ...
 
     @overload
@@ -135,6 +154,9 @@ class Chain:
         checks: tuple[Check, ...] = (),
         cascade: Cascade | None = None,
         last: bool = False,
+        timeout_s: float | None = None,
+        reuse: Reuse | None = None,
+        deferrable_until: datetime | timedelta | float | None = None,
     ) -> Reply[Output]: ...
 
     async def call(
@@ -146,6 +168,9 @@ class Chain:
         checks: tuple[Check, ...] = (),
         cascade: Cascade | None = None,
         last: bool = False,
+        timeout_s: float | None = None,
+        reuse: Reuse | None = None,
+        deferrable_until: datetime | timedelta | float | None = None,
     ) -> AnyReply:
         """Ask the cascade, within the budget.
 
@@ -156,17 +181,22 @@ class Chain:
             checks: judges of the reply; all must find it valid.
             cascade: other rungs than the chain's own.
             last: a soft landing: the call goes without tools, and may use what the budgets' ``landing`` keeps back.
+            timeout_s: seconds it may take altogether, over all rungs, repairs and waiting.
+            reuse: a reply that an earlier call was given may answer this one, at no cost: how old it may be, and how
+                alike the questions. None asks anew.
+            deferrable_until: when the reply must be there at the latest, as a moment with its zone or seconds from now:
+                until then the call may wait for a greener or cheaper hour. It holds nothing while it waits.
 
         Returns:
             The reply, typed, with its trail of attempts.
 
         Raises:
             BudgetExceeded: the budget has no room for any rung that could still answer.
-            CallFailed: no rung gave a valid reply.
+            CallFailed: no rung gave a valid reply, or none could in time.
             LedgerError: what the call would cost cannot be recorded; it was not sent.
             UsageError: the chain is closed, or the question is empty.
         """
-        return await self._call(request, output, name, checks, cascade, last, None)
+        return await self._call(request, output, name, checks, cascade, last, timeout_s, None, reuse, deferrable_until)
 
     def stream(
         self,
@@ -175,6 +205,7 @@ class Chain:
         name: str = "call",
         cascade: Cascade | None = None,
         last: bool = False,
+        timeout_s: float | None = None,
     ) -> ReplyStream:
         """Ask the cascade for text, within the budget, and read it as it comes.
 
@@ -183,12 +214,13 @@ class Chain:
             name: what the call is, for reports and spans.
             cascade: other rungs than the chain's own.
             last: a soft landing, as in ``call``.
+            timeout_s: seconds it may take altogether, as in ``call``.
 
         Returns:
             A context manager to iterate over; reading raises what ``call`` raises, and BackendError when a model fails
             after some of its text was read.
         """
-        return ReplyStream(lambda tell: self._call(request, str, name, (), cascade, last, tell))
+        return ReplyStream(lambda tell: self._call(request, str, name, (), cascade, last, timeout_s, tell))
 
     async def _call(
         self,
@@ -198,23 +230,32 @@ class Chain:
         checks: tuple[Check, ...],
         cascade: Cascade | None,
         last: bool,
+        timeout_s: float | None,
         tell: Callable[[Delta], None] | None,
+        reuse: Reuse | None = None,
+        deferrable_until: datetime | timedelta | float | None = None,
     ) -> AnyReply:
-        if self._closed:
-            raise UsageError(f"Chain '{self.meter.path}' is closed; open a new one for another call.")
+        self._refuse_closed()
         if isinstance(request, str):
             if not request.strip():
                 raise UsageError("The question is empty. Say what you want to know.")
             request = Request(messages=(Message("user", request),))
+        if timeout_s is not None:
+            request = replace(request, timeout_s=min(timeout_s, request.timeout_s or timeout_s))
         # Part of what is asked, and so of what the ledger knows the call by.
-        schema, tools = request.schema or output_schema(output), () if last else request.tools
+        # Tools stand at the head of a prompt: in one order, so that servers find the prompt before in their caches.
+        schema, tools = request.schema or output_schema(output), _in_order(() if last else request.tools)
         if schema is not request.schema or tools is not request.tools:
             request = replace(request, schema=schema, tools=tools)
         name = writable(name)
+        waited_s = 0.0
+        if deferrable_until is not None:
+            waited_s = await self._wait((cascade or self.cascade).rungs, request, deferrable_until)
         self._calls += 1
         scope = CallScope(
             self.meter, self._ledger, self._key(name, request), self._observer(name),
             _labelled(self._labels, name), last or self._final, self._admission, self._warmth,
+            None if reuse is None else self._reusing(reuse), self._services, self._residency,
             repeats=not self._unrepeated,
         )  # fmt: skip
         with tracing.call_span(name, self.meter.path) as span:
@@ -223,7 +264,30 @@ class Chain:
                 span.served(reply.rung, reply.refusal)
                 span.left(self.meter.left())
         self.meter.did()
+        reply = replace(reply, waited_s=waited_s) if waited_s else reply
+        self._last = reply
         return reply
+
+    def feedback(self, score: float, reply: AnyReply | None = None) -> None:
+        """Say how good a reply turned out to be. Confidence and policies are learned from it.
+
+        What is kept is the score, the rungs that were tried, what their checks said, and digests of their answers;
+        never a prompt or a reply.
+
+        Args:
+            score: 0 (useless) to 1 (good).
+            reply: of this chain; its latest one when left out.
+
+        Raises:
+            UsageError: there is no reply yet, the score is out of range, or this chain keeps no outcomes.
+        """
+        about = reply or self._last
+        if about is None:
+            raise UsageError("There is no reply to score yet. Call feedback after a call.")
+        outcome = Outcome.of(about, score)
+        if self._outcomes is None:
+            raise UsageError("This chain keeps no outcomes. Open it with Flow.chain, or give Chain an OutcomeFile.")
+        self._outcomes.add(outcome)
 
     def statistics(self) -> ChainStatistics:
         """A snapshot of the chain."""
@@ -253,6 +317,27 @@ class Chain:
         self._repeats[content] += 1
         return f"{content}|{self._repeats[content]}"
 
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise UsageError(f"Chain '{self.meter.path}' is closed; open a new one for another call.")
+
+    async def _wait(self, rungs: tuple[Rung, ...], request: Request, until: datetime | timedelta | float) -> float:
+        """Wait for a better hour, where there is one before the deadline and the budget's own end."""
+        placement = self._services.placement
+        moment = deadline(until, placement.clock.now())
+        waited_s = await placement.wait(rungs, request, self._residency, moment, self.meter.room().seconds)
+        self._refuse_closed()
+        return waited_s
+
+    def _reusing(self, reuse: Reuse) -> Reusing:
+        replies = self._services.replies
+        if replies is None:
+            raise UsageError("This chain has no cache of replies. Open it with Flow.chain, or give it one.")
+        embedding = None if reuse.similarity is None else self._services.embedding
+        if reuse.similarity is not None and embedding is None:
+            raise UsageError("Other wordings of a question need an embedder. Set one in [research.embedder].")
+        return Reusing(replies, reuse, self._labels.tenant, embedding)
+
     def _observer(self, name: str) -> Callable[[Attempt], None]:
         def observe(attempt: Attempt) -> None:
             self._attempts += 1
@@ -266,3 +351,8 @@ class Chain:
 def _labelled(labels: Labels, call: str) -> Labels:
     """The labels of a chain's calls of this name: few names, many calls."""
     return replace(labels, call=call)
+
+
+def _in_order(tools: tuple[ToolSpec, ...]) -> tuple[ToolSpec, ...]:
+    """Tools by name; the very same where they are."""
+    return tools if len(tools) < 2 else tuple(sorted(tools, key=lambda tool: tool.name))

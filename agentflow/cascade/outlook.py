@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from agentflow.budget.currency import MICRO
 from agentflow.budget.money import NANO
@@ -17,6 +18,8 @@ from agentflow.cascade.scope import CallScope
 from agentflow.cascade.signals import Signal
 from agentflow.energy.facts import CallFacts
 from agentflow.messages import Request, TokenUsage
+
+_NOMINAL_PROMPT: Final = 1_000
 
 
 def outlook(
@@ -32,8 +35,10 @@ def outlook(
         open: it was not tried, and nothing refused it.
         priced: find out what it costs; counting a prompt takes time, so only when the policy will look at it.
     """
+    healthy = isinstance(rung, CodeRung) or rung.lane.breaker.health != "open"
     if not priced:
-        return RungFacts(rung.name, signal=None if signal is None or isinstance(rung, CodeRung) else FREE, open=open)
+        asks = None if signal is None or isinstance(rung, CodeRung) else FREE
+        return RungFacts(rung.name, signal=asks, healthy=healthy, open=open)
     if isinstance(rung, CodeRung):
         quote = rung.quote()
         cost = Expected(quote.nano_usd / NANO, quote.microjoules / MICRO)
@@ -43,6 +48,8 @@ def outlook(
         rung.name,
         _expected(rung, request, scope, cached),
         signal=None if signal is None else _of_signal(signal, rung, request, scope),
+        p95_s=rung.lane.total.quantile(0.95),
+        healthy=healthy,
         open=open,
         dearness=scope.meter.dearness(rung.quote(request)),
         cached_tokens=cached,
@@ -83,4 +90,13 @@ def _expected(rung: ModelRung, request: Request, scope: CallScope, cached: int) 
     reply = min(scope.admission.expected(rung.name, scope.labels.call) or most, most)
     usage = TokenUsage(prompt, reply, min(cached, prompt))
     joules = rung.profile.estimate(CallFacts(usage)).mean
-    return Expected(rung.price.cost(usage) / NANO, joules)
+    return Expected(rung.price.cost(usage) / NANO, joules, rung.lane.expected_s(reply) or 0.0)
+
+
+def nominal(rung: Rung) -> Expected:
+    """What a rung is expected to use where no request is known yet: a prompt of 1,000 tokens, half its usual reply."""
+    if isinstance(rung, CodeRung):
+        quote = rung.quote()
+        return Expected(quote.nano_usd / NANO, quote.microjoules / MICRO)
+    usage = TokenUsage(_NOMINAL_PROMPT, rung.default_output // 2)
+    return Expected(rung.price.cost(usage) / NANO, rung.profile.estimate(CallFacts(usage)).mean)

@@ -5,12 +5,13 @@ The decisions themselves are in ``routing``; this is what a configuration sets. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from agentflow.cascade.reply import Verdict
+from agentflow.cascade.routing.drift import Guarded
 from agentflow.cascade.routing.fixed import FixedOrder
-from agentflow.cascade.routing.state import Decision, Routing, State
+from agentflow.cascade.routing.state import Decision, Routing, State, Worth
 from agentflow.cascade.signals import Signal
 
 
@@ -34,6 +35,7 @@ class Policy:
         routing: which rung next, or stop; None is the fixed order with ``accept``.
         signal: what finds out a reply's confidence where nothing else tells it.
         calibration: what the checks' confidence is worth, learned from outcomes.
+        worth: of a good reply, a joule and a second, for policies that weigh them.
     """
 
     accept: float = 0.7
@@ -42,10 +44,16 @@ class Policy:
     routing: Routing | None = None
     signal: Signal | None = None
     calibration: Calibrated | None = None
+    worth: Worth = field(default_factory=Worth)
 
     def choose(self, state: State) -> Decision:
         """The next step of a call: another rung, the end, or nothing to serve."""
         return (self.routing or FixedOrder(self.accept)).choose(state)
+
+    def saw(self, task: str, rung: str, signal: float) -> None:
+        """Tell a learned policy of a reply's signal, by which it notices that it is out of its depth."""
+        if isinstance(self.routing, Guarded):
+            self.routing.saw(task, rung, signal)
 
     def good_enough(self, verdict: Verdict, *, last: bool, dearness: float = 0.0) -> bool:
         """Whether the fixed order would stop at a reply with this verdict.
