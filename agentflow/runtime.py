@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import weakref
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,22 +22,24 @@ from agentflow.budget.price_layers import given
 from agentflow.budget.prices import FREE_LOCAL, Price, PriceBook
 from agentflow.budget.spend import Quote
 from agentflow.cascade.cache import ReplyCache
+from agentflow.cascade.calibration import Calibration
 from agentflow.cascade.capabilities import known_capabilities, known_context
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.concurrency import ConcurrencyLimits
-from agentflow.cascade.configured import policy_of
+from agentflow.cascade.configured import estimator_of, policy_of
 from agentflow.cascade.escalations import EscalationLog
 from agentflow.cascade.health import BreakerLimits
 from agentflow.cascade.hedging import HedgeLimits
 from agentflow.cascade.lane import Lane, LaneLimits, LaneState
 from agentflow.cascade.outcomes import OutcomeFile
 from agentflow.cascade.placement import Placement, Residency, ShadowPrices, residency
+from agentflow.cascade.policy import Policy
 from agentflow.cascade.rates import RateLimits
 from agentflow.cascade.reply_file import ReplyFile
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
 from agentflow.cascade.services import Services
 from agentflow.chain import CallRecord, Chain
-from agentflow.config import CODE, LaneSettings, LimitSettings, ModelSettings, Settings
+from agentflow.config import CODE, CascadeSettings, LaneSettings, LimitSettings, ModelSettings, Settings
 from agentflow.config.placement import PlacementSettings
 from agentflow.energy.estimate import EnergyProfile
 from agentflow.energy.grid import HourlyTable
@@ -78,6 +80,8 @@ class Runtime:
         self.embedding: CodeRung | None = None
         self._services: Services | None = None
         self._rules: weakref.WeakKeyDictionary[Meter, Collection[str] | None] = weakref.WeakKeyDictionary()
+        self._calibration: Calibration | None = None
+        self._policies: dict[tuple[str, tuple[str, ...]], Policy] = {}
 
     @property
     def ledger(self) -> Ledger:
@@ -244,19 +248,17 @@ class Runtime:
             UnknownModel, UnpricedModel: a model is not configured, or has no known price.
             UnprofiledModel: joules or grams of CO2 equivalent are limited, and nothing is known of its hardware.
         """
-        rungs, room = self.cascade(cascade).rungs, meter.room()
-        if room.microjoules is None and room.micrograms is None:
+        asked = [rung for rung in self.cascade(cascade).rungs if isinstance(rung, ModelRung)]
+        asked += [rung.hedge_with for rung in asked if rung.hedge_with is not None]
+        guessed = next((rung.name for rung in asked if not rung.profiled), None)
+        if guessed is None:
             return
-        for rung in rungs:
-            if not isinstance(rung, ModelRung):
-                continue
-            for asked in (rung, rung.hedge_with):
-                if asked is not None and not asked.profiled:
-                    raise UnprofiledModel(
-                        "Joules or grams of CO2e are limited, but nothing is known of the hardware behind "
-                        f"'{asked.name}'. Say it in models.{asked.name}.energy; "
-                        '{ kind = "remote" } there accepts a wide prior.'
-                    )
+        room = meter.room()
+        if room.microjoules is not None or room.micrograms is not None:
+            raise UnprofiledModel(
+                f"Joules or grams of CO2e are limited, but nothing is known of the hardware behind '{guessed}'. "
+                f'Say it in models.{guessed}.energy; {{ kind = "remote" }} there accepts a wide prior.'
+            )
 
     def cascade(self, name: str, code: CodeRung | None = None) -> Cascade:
         """The cascade of this name, with ``code`` as its code rung; without one, its model rungs alone."""
@@ -267,7 +269,19 @@ class Runtime:
                 rungs.append(self.rung(rung))
             elif code is not None:
                 rungs.append(code)
-        return Cascade(name, tuple(rungs), policy_of(chosen, self.rung), chosen.timeout_s)
+        return Cascade(name, tuple(rungs), self._policy(name, chosen, rungs), chosen.timeout_s)
+
+    def _policy(self, name: str, chosen: CascadeSettings, rungs: Sequence[Rung]) -> Policy:
+        """A cascade's policy, with what was learned of its rungs; learned once, for reading outcomes takes time."""
+        named = (name, tuple(rung.name for rung in rungs))
+        if named not in self._policies:
+            if chosen.calibrate and self._calibration is None:
+                self._calibration = Calibration.load(self.settings.stores.calibration)
+            outcomes = OutcomeFile(self.settings.stores.outcomes).read()
+            estimator = estimator_of(chosen, rungs, outcomes)
+            calibration = self._calibration if chosen.calibrate else None
+            self._policies[named] = policy_of(chosen, self.rung, calibration, estimator)
+        return self._policies[named]
 
     def code(self, rung: CodeRung) -> Cascade:
         """A cascade of one code rung: for steps that no model serves."""

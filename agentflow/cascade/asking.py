@@ -123,8 +123,9 @@ class Asking(Generic[Reply]):
             BackendError: it failed after ``listener`` had heard some of it.
         """
         key = self._trail.next_key(rung, about)
+        recorded = self._scope.repeats
         while True:
-            while (done := await self._done(rung, key)) is not None:
+            while recorded and (done := await self._done(rung, key)) is not None:
                 if done.completion is not None:
                     return await self._again(rung, request, done, judge, repair=repair)
                 known = done.outcome == "failed"
@@ -141,6 +142,7 @@ class Asking(Generic[Reply]):
                 raise
             if sending is not None:
                 break
+            recorded = True
         if rung.lane.hedges is None:
             return await self._send(rung, sending, judge, listener, listener, repair=repair)
         return await self._hedged(rung, request, sending, judge, listener, repair=repair)

@@ -33,9 +33,9 @@ class CallScope:
     """Where a call's costs go: the meter node, the ledger, the key and labels under which it is recorded.
 
     ``final`` marks a last call, which may use what budgets keep for a landing. ``admission`` says how much of a
-    reply is held, ``warmth`` which prompts the chain's models have read lately. ``reuse`` is set when the call may be
-    given a reply that an earlier one was given, ``services`` is what it shares with other chains,
-    ``residency`` where it may be served.
+    reply is held, ``warmth`` which prompts the chain's models have read lately. ``repeats`` says that an earlier run
+    may have made the same calls. ``reuse`` is set when the call may be given a reply that an earlier one was given,
+    ``services`` is what it shares with other chains, ``residency`` where it may be served.
     """
 
     meter: Meter
@@ -46,6 +46,7 @@ class CallScope:
     final: bool = False
     admission: Admission = field(default_factory=Strict)
     warmth: Warmth = field(default_factory=Warmth)
+    repeats: bool = True
     reuse: Reusing | None = None
     services: Services = field(default_factory=Services)
     residency: Residency = ()
