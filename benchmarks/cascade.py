@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.routing_data import Accounting, load
 from benchmarks.routing_live import run_live
-from benchmarks.routing_tables import SEEDS, calibration_errors, leave_one_out, policies
+from benchmarks.routing_tables import NO_BOUNDS, SEEDS, calibration_errors, leave_one_out, policies
 from benchmarks.table import Figure, show
 
 DATA = Path(__file__).parents[2] / "shared/data/routing/rational_cascades/outcomes.parquet"
@@ -58,7 +58,7 @@ def measure(data: Path, *, quick: bool, with_live: bool) -> dict[str, Any]:
     found["leave_one_out_policies"] = every
     if not quick:
         joules = load(data, joules=True)
-        found["joules"] = {accounting: policies(joules, accounting, seeds) for accounting in ACCOUNTINGS}
+        found["joules"] = {accounting: policies(joules, accounting, seeds, NO_BOUNDS) for accounting in ACCOUNTINGS}
     if with_live:
         found["live"] = run_live().figures()
     return found

@@ -15,7 +15,7 @@ import numpy as np
 from agentflow.cascade.routing.evidence import Evidence, Node
 from agentflow.cascade.routing.regression import Floats, Ints, chance, folds, log_odds, logistic
 
-_PENALTY = 20.0
+_PENALTY = 10.0
 # Platt's two weights, and the two of the correction, are hardly penalised.
 _LIGHT = 1.0
 _FOLDS = 5

@@ -46,8 +46,7 @@ def synthetic(path: Path, n: int = 240) -> Path:
     """Three models of two benchmarks, one whose signal is a call of its own."""
     pyarrow = pytest.importorskip("pyarrow")
     pytest.importorskip("sklearn")
-    from pyarrow import parquet
-
+    parquet = pytest.importorskip("pyarrow.parquet")
     rng = np.random.default_rng(0)
     rows: dict[str, list[object]] = {name: [] for name in (
         "dataset", "split", "query_id", "query", "model", "score", "cost_usd", "in_tokens", "out_tokens", "latency_ms",
