@@ -255,7 +255,8 @@ class Chain:
         scope = CallScope(
             self.meter, self._ledger, self._key(name, request), self._observer(name),
             _labelled(self._labels, name), last or self._final, self._admission, self._warmth,
-            not self._unrepeated, None if reuse is None else self._reusing(reuse), self._services, self._residency,
+            None if reuse is None else self._reusing(reuse), self._services, self._residency,
+            repeats=not self._unrepeated,
         )  # fmt: skip
         with tracing.call_span(name, self.meter.path) as span:
             reply = await (cascade or self.cascade).run(request, scope, output, checks, tell)

@@ -77,11 +77,11 @@ class Runtime:
         self._alone: dict[str, ModelRung] = {}
         self._backends: dict[str, Backend] = {}
         self._machine: SharedMeter | None = None
+        self._calibration: Calibration | None = None
+        self._policies: dict[tuple[str, tuple[str, ...]], Policy] = {}
         self.embedding: CodeRung | None = None
         self._services: Services | None = None
         self._rules: weakref.WeakKeyDictionary[Meter, Collection[str] | None] = weakref.WeakKeyDictionary()
-        self._calibration: Calibration | None = None
-        self._policies: dict[tuple[str, tuple[str, ...]], Policy] = {}
 
     @property
     def ledger(self) -> Ledger:

@@ -5,6 +5,9 @@ signal) and as paid (a signal is paid for where it is read). Half of the questio
 three seeds; nothing is fitted or chosen on a test half. Then a benchmark left out, calibration, the same with joules
 in place of dollars, and a real cascade of three tiny models.
 
+Two rows are no policies but bounds: ours fitted on the very half that it is scored on, and what could be had if every
+model's reply and signal were seen for nothing before one answer is paid for.
+
 ``gap`` is the share of the way from no intelligence (the zero router) to the oracle, by the area under quality against
 the logarithm of cost; ``c98`` and ``c100`` the share of the best model's cost at which 98 and 100 % of its quality are
 reached; ``latency`` the mean latency at 98 %, over the best model's.

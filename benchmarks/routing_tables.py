@@ -12,6 +12,7 @@ import numpy as np
 from agentflow.cascade.calibration import Calibration, expected_calibration_error
 from agentflow.cascade.outcomes import Labelled
 from benchmarks import routing_baselines as baselines
+from benchmarks import routing_bounds as bounds
 from benchmarks import routing_ours as ours
 from benchmarks.routing_data import Accounting, Floats, Outcomes
 from benchmarks.routing_scores import Point, Scores, gap, scores
@@ -28,6 +29,8 @@ POLICIES: Mapping[str, Policy] = {
     "cascade_3": baselines.cascade3,
     "agentflow": ours.agentflow,
     "agentflow_task_hidden": ours.task_hidden,
+    "bound_same_half": bounds.same_half,
+    "bound_free_evidence": bounds.free_evidence,
     "oracle": baselines.oracle,
 }
 SEEDS = 3

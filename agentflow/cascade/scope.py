@@ -46,10 +46,10 @@ class CallScope:
     final: bool = False
     admission: Admission = field(default_factory=Strict)
     warmth: Warmth = field(default_factory=Warmth)
-    repeats: bool = True
     reuse: Reusing | None = None
     services: Services = field(default_factory=Services)
     residency: Residency = ()
+    repeats: bool = True
 
     async def reserve(self, quote: Quote, key: str, labels: Labels) -> Hold | None:
         """Reserve what an attempt may cost, and record it; ask for more where the budget says so.

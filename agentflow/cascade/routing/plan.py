@@ -18,7 +18,7 @@ from agentflow.cascade.routing.evidence import Evidence, Node
 from agentflow.cascade.routing.posterior import Posterior, Served
 from agentflow.cascade.routing.regression import Floats, ridge
 
-_PENALTY = 30.0
+_PENALTY = 100.0
 
 
 @dataclass(frozen=True, slots=True)
