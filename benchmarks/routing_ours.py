@@ -143,7 +143,7 @@ class _Prices:
     def _fit(self, train: Outcomes, y: Floats) -> tuple[Floats, Floats]:
         x = _length(train)
         weights = np.linalg.lstsq(x, np.log(np.maximum(y, 1e-12)), rcond=None)[0]
-        return weights, y.mean(axis=0) / np.exp(x @ weights).mean(axis=0)
+        return weights.astype(np.float64), y.mean(axis=0) / np.exp(x @ weights).mean(axis=0)
 
 
 def _length(outcomes: Outcomes) -> Floats:
