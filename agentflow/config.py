@@ -1,4 +1,4 @@
-"""Configuration: agentflow.toml and AGENTFLOW_* variables, checked by pydantic. Imports errors and config_faults.
+"""Configuration: agentflow.toml and AGENTFLOW_* variables, checked by pydantic. Imports errors and the other ``config_*``.
 
 The file is looked for in the working folder; AGENTFLOW_CONFIG names another. A variable wins over the file:
 ``AGENTFLOW_BUDGET__USD=0.5``, ``AGENTFLOW_MODELS__SMALL__BASE_URL=...``. Keys of providers are never in the file, only
@@ -15,10 +15,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from agentflow.config_faults import explain, line_of
+from agentflow.config_jobs import JobSettings
+from agentflow.config_tables import Address, Table, VariableName
 from agentflow.errors import ConfigError
 
 CONFIG_FILE = "agentflow.toml"
@@ -30,36 +32,7 @@ _Rate = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
-def _variable_name(value: str | None) -> str | None:
-    """Accept the name of a variable; refuse what is, or looks like, a key itself. The value is never repeated."""
-    if value is None:
-        return None
-    spelled = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", value)
-    branded = re.match(r"(sk|pk|rk|gsk|hf|xai|ghp|AIza|AKIA|pplx|nvapi)[-_A-Z0-9a-z]{12,}", value)
-    random = len(value) >= 20 and "_" not in value and any(c.isdigit() for c in value)
-    if not spelled or branded or random:
-        raise ValueError("must be the name of an environment variable, as in OPENAI_API_KEY, not a key itself")
-    return value
-
-
-def _address(value: str | None) -> str | None:
-    """Accept http(s) addresses without a password in them."""
-    if value is not None and not re.match(r"https?://[^/?#@\s]+(?:[/?#]|$)", value):
-        raise ValueError("must be an http:// or https:// address without a user or password in it")
-    return value
-
-
-_VariableName = Annotated[str | None, AfterValidator(_variable_name)]
-_Address = Annotated[str | None, AfterValidator(_address)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, hide_input_in_errors=True
-    )
-
-
-class RateSettings(_Table):
+class RateSettings(Table):
     """One price list, in dollars. What is left out is never free."""
 
     input: _Rate
@@ -105,7 +78,7 @@ class PriceSettings(RateSettings):
         return tiers
 
 
-class EnergySettings(_Table):
+class EnergySettings(Table):
     """What is known of the hardware behind a model."""
 
     kind: Literal["cpu", "gpu", "remote"] = "remote"
@@ -140,18 +113,18 @@ class EnergySettings(_Table):
     """``cpu`` only: watts of one busy core."""
 
 
-class ModelSettings(_Table):
+class ModelSettings(Table):
     """One model: a rung that cascades can name."""
 
     backend: Literal["openai", "llamacpp", "litellm"]
     """``openai``: any OpenAI-compatible server; ``llamacpp``: a GGUF file in this process; ``litellm``: a provider."""
     model: str = ""
     """The backend's name of the model; the table's own name when left out."""
-    base_url: _Address = None
+    base_url: Address = None
     """Address of the server, up to and including /v1."""
     path: Path | None = None
     """``llamacpp``: the .gguf file."""
-    api_key_env: _VariableName = None
+    api_key_env: VariableName = None
     """The NAME of the environment variable that holds the key."""
     context: int | None = Field(default=None, gt=0)
     """Tokens that prompt and reply may take together."""
@@ -195,7 +168,7 @@ class ModelSettings(_Table):
         return self
 
 
-class CascadeSettings(_Table):
+class CascadeSettings(Table):
     """An ordered set of rungs."""
 
     rungs: tuple[str, ...] = Field(min_length=1)
@@ -215,7 +188,7 @@ class CascadeSettings(_Table):
         return rungs
 
 
-class LimitSettings(_Table):
+class LimitSettings(Table):
     """Limits of what may be spent; any may be left out."""
 
     usd: Annotated[Decimal, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -243,7 +216,7 @@ class BudgetSettings(LimitSettings):
     """Wall clock."""
 
 
-class TenantSettings(_Table):
+class TenantSettings(Table):
     """Limits of one tenant, over all its jobs and chains together; each of them may be left out."""
 
     hour: LimitSettings | None = None
@@ -258,14 +231,14 @@ class TenantSettings(_Table):
     """For good."""
 
 
-class LedgerSettings(_Table):
+class LedgerSettings(Table):
     """Where attempts and accounts are recorded."""
 
     kind: Literal["auto", "memory", "sqlite", "postgres"] = "auto"
     """``auto``: SQLite for jobs and tenants, memory for a bare chain. The others are for everything."""
     path: Path = Path(".agentflow/ledger.db")
     """``sqlite``: the file."""
-    url_env: _VariableName = None
+    url_env: VariableName = None
     """``postgres``: the NAME of the environment variable that holds the address, with its password."""
 
     @model_validator(mode="after")
@@ -275,25 +248,25 @@ class LedgerSettings(_Table):
         return self
 
 
-class StoreSettings(_Table):
+class StoreSettings(Table):
     """Where things are kept."""
 
     runs: Path = Path(".agentflow/runs")
     """Run folders of jobs."""
 
 
-class EmbedderSettings(_Table):
+class EmbedderSettings(Table):
     """The model that re-scores what BM25 found."""
 
     kind: Literal["sentence_transformers", "openai", "llamacpp"]
     """Which library or protocol."""
     model: str = ""
     """A folder or name of the model."""
-    base_url: _Address = None
+    base_url: Address = None
     """``openai``: address up to and including /v1."""
     path: Path | None = None
     """``llamacpp``: the .gguf file."""
-    api_key_env: _VariableName = None
+    api_key_env: VariableName = None
     """The NAME of the environment variable that holds the key."""
     price: _Money | None = None
     """``openai``: dollars per million tokens. Unknown is never free: 0 for a server of your own."""
@@ -309,7 +282,7 @@ class EmbedderSettings(_Table):
         return self
 
 
-class ResearchSettings(_Table):
+class ResearchSettings(Table):
     """The research job."""
 
     chunk_chars: int = Field(default=2_000, ge=200)
@@ -328,7 +301,7 @@ class ResearchSettings(_Table):
     """Re-score BM25's best few hundred chunks."""
 
 
-class SourceSettings(_Table):
+class SourceSettings(Table):
     """Bounds on what is read."""
 
     max_file_mb: float = Field(default=50, gt=0)
@@ -343,7 +316,7 @@ class SourceSettings(_Table):
     """Fetch pages from private, loopback and link-local addresses too."""
 
 
-class TelemetrySettings(_Table):
+class TelemetrySettings(Table):
     """Spans and metrics. Where they go is OpenTelemetry's own OTEL_EXPORTER_OTLP_ENDPOINT."""
 
     capture_content: bool = False
@@ -374,6 +347,8 @@ class Settings(BaseSettings):
     """Tenants by name: whose budgets last longer than a job."""
     ledger: LedgerSettings = LedgerSettings()
     """Where attempts and accounts are recorded."""
+    jobs: JobSettings = JobSettings()
+    """Durable jobs."""
     stores: StoreSettings = StoreSettings()
     """Where things are kept."""
     research: ResearchSettings = ResearchSettings()

@@ -6,8 +6,10 @@ Backends are made when a cascade first needs them and closed with the runtime; b
 from __future__ import annotations
 
 import contextlib
+import copy
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Self
 
 from agentflow.backends import make_backend
 from agentflow.backends.base import Backend
@@ -158,6 +160,12 @@ class Runtime:
         found = [await self.ledger.account(id) for id, _ in node.recorded_limits]
         node.carry({state.account.id: state.account.spent for state in found if state is not None})
         return node
+
+    def through(self, ledger: Ledger) -> Self:
+        """The same runtime, recording elsewhere: its rungs, prices and tenants are shared. Close the first one only."""
+        view = copy.copy(self)
+        view._given = ledger
+        return view
 
     @property
     def _bare_ledger(self) -> Ledger:

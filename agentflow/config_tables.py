@@ -1,0 +1,39 @@
+"""What every table of the configuration is made of. Imports nothing of agentflow. ``config`` has the tables."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+
+def _variable_name(value: str | None) -> str | None:
+    """Accept the name of a variable; refuse what is, or looks like, a key itself. The value is never repeated."""
+    if value is None:
+        return None
+    spelled = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", value)
+    branded = re.match(r"(sk|pk|rk|gsk|hf|xai|ghp|AIza|AKIA|pplx|nvapi)[-_A-Z0-9a-z]{12,}", value)
+    random = len(value) >= 20 and "_" not in value and any(c.isdigit() for c in value)
+    if not spelled or branded or random:
+        raise ValueError("must be the name of an environment variable, as in OPENAI_API_KEY, not a key itself")
+    return value
+
+
+def _address(value: str | None) -> str | None:
+    """Accept http(s) addresses without a password in them."""
+    if value is not None and not re.match(r"https?://[^/?#@\s]+(?:[/?#]|$)", value):
+        raise ValueError("must be an http:// or https:// address without a user or password in it")
+    return value
+
+
+VariableName = Annotated[str | None, AfterValidator(_variable_name)]
+Address = Annotated[str | None, AfterValidator(_address)]
+
+
+class Table(BaseModel):
+    """One table: every key is known, no value changes."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
