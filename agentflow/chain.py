@@ -19,8 +19,9 @@ from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.checks import Check, output_schema
 from agentflow.cascade.reply import AnyReply, Attempt, Reply
 from agentflow.cascade.scope import CallScope
+from agentflow.cascade.stream import ReplyStream
 from agentflow.errors import UsageError
-from agentflow.messages import Message, Request, writable
+from agentflow.messages import Delta, Message, Request, writable
 from agentflow.telemetry import tracing
 
 Output = TypeVar("Output")
@@ -162,6 +163,40 @@ class Chain:
             LedgerError: what the call would cost cannot be recorded; it was not sent.
             UsageError: the chain is closed, or the question is empty.
         """
+        return await self._call(request, output, name, checks, cascade, last, None)
+
+    def stream(
+        self,
+        request: str | Request,
+        *,
+        name: str = "call",
+        cascade: Cascade | None = None,
+        last: bool = False,
+    ) -> ReplyStream:
+        """Ask the cascade for text, within the budget, and read it as it comes.
+
+        Args:
+            request: a question as text, or a whole Request.
+            name: what the call is, for reports and spans.
+            cascade: other rungs than the chain's own.
+            last: a soft landing, as in ``call``.
+
+        Returns:
+            A context manager to iterate over; reading raises what ``call`` raises, and BackendError when a model fails
+            after some of its text was read.
+        """
+        return ReplyStream(lambda tell: self._call(request, str, name, (), cascade, last, tell))
+
+    async def _call(
+        self,
+        request: str | Request,
+        output: type[Any],
+        name: str,
+        checks: tuple[Check, ...],
+        cascade: Cascade | None,
+        last: bool,
+        tell: Callable[[Delta], None] | None,
+    ) -> AnyReply:
         if self._closed:
             raise UsageError(f"Chain '{self.meter.path}' is closed; open a new one for another call.")
         if isinstance(request, str):
@@ -177,9 +212,10 @@ class Chain:
             replace(self._labels, call=name), last or self._final, self._admission,
         )  # fmt: skip
         with tracing.call_span(name, self.meter.path) as span:
-            reply = await (cascade or self.cascade).run(request, scope, output, checks)
-            span.served(reply.rung, reply.refusal)
-            span.left(self.meter.left())
+            reply = await (cascade or self.cascade).run(request, scope, output, checks, tell)
+            if span.recording:
+                span.served(reply.rung, reply.refusal)
+                span.left(self.meter.left())
         self.meter.did()
         return reply
 

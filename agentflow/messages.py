@@ -36,13 +36,28 @@ class ToolSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """A picture in a message, as the bytes of its file: what is counted is what is sent.
+
+    ``width`` and ``height`` are pixels; ``detail`` is how closely a model is asked to look, where it can be asked.
+    """
+
+    data: bytes = field(repr=False)
+    media_type: str
+    width: int
+    height: int
+    detail: Literal["auto", "low", "high"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation. Its images follow its text."""
 
     role: Role
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +71,9 @@ class OutputSchema:
 @dataclass(frozen=True, slots=True)
 class Request:
     """One question to a cascade.
+
+    ``priority`` and ``cache_salt`` change who waits for whom and whose prompt cache is used, on servers that know them
+    (vLLM): lower goes first, and tenants of different salt share no cached prefix. Neither changes the reply.
 
     ``messages`` is what a model rung reads; ``inputs`` is the same question as typed data, which a code
     rung reads. ``max_output_tokens`` bounds the reply; None means the rung's default.
@@ -72,12 +90,15 @@ class Request:
     tools: tuple[ToolSpec, ...] = ()
     logprobs: bool = False
     timeout_s: float | None = None
+    priority: int | None = None
+    cache_salt: str | None = None
 
     def digest(self) -> str:
         """A name for this request's content: equal requests have equal digests, in any process."""
         parts = {
             "messages": [
                 [m.role, m.content, [[c.id, c.name, c.arguments] for c in m.tool_calls], m.tool_call_id]
+                + [[i.media_type, i.detail, hashlib.sha256(i.data).hexdigest()] for i in m.images]
                 for m in self.messages
             ],
             "max_output_tokens": self.max_output_tokens,
@@ -90,6 +111,13 @@ class Request:
         }
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of a reply as it comes. Calls of tools are told with the whole reply only."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

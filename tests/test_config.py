@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from agentflow import config
 from agentflow.config import Settings, example_config, load_settings
+from agentflow.config.table import Table
 from agentflow.errors import ConfigError
 
 TWO_MODELS = """\
@@ -272,11 +273,7 @@ def test_whatever_the_file_holds_it_is_settings_or_a_told_fault(tmp_path: Path, 
 
 
 def tables() -> list[type[BaseModel]]:
-    return [
-        t
-        for t in vars(config).values()
-        if isinstance(t, type) and issubclass(t, config._Table) and t is not config._Table
-    ]
+    return [t for t in vars(config).values() if isinstance(t, type) and issubclass(t, Table) and t is not Table]
 
 
 @pytest.mark.parametrize("table", [Settings, *tables()])

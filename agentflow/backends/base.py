@@ -5,10 +5,11 @@ A backend speaks to a model and knows nothing of budgets, cascades or spans. The
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from agentflow.messages import Completion, Request
+from agentflow.messages import Completion, Delta, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,14 @@ class Backend(Protocol):
     provider: str
     in_process: bool
 
-    async def complete(self, model: str, request: Request) -> Completion:
+    async def complete(self, model: str, request: Request, tell: Callable[[Delta], None] | None = None) -> Completion:
         """Ask once, and wait for the whole reply.
+
+        Args:
+            model: the backend's own name of it.
+            request: the question.
+            tell: told of each piece of the reply's text as it comes; together they are the reply's text. A backend
+                that cannot stream tells it in one piece. Cancelling the wait ends the reply.
 
         Raises:
             BackendError: any failure, as the subclass that says whether it may have cost something.

@@ -23,7 +23,7 @@ from agentflow.errors import (
     ContextOverflow,
     RequestRejected,
 )
-from agentflow.messages import Completion, Request, Timings, TokenUsage
+from agentflow.messages import Completion, Delta, Request, Timings, TokenUsage
 
 # Read by litellm when it is imported: without these it fetches its price map, loads ./.env, and looks for
 # tokenizers on a hub.
@@ -59,7 +59,7 @@ class LiteLLMBackend:
         self._options = options or {}
         self._litellm: Any = None
 
-    async def complete(self, model: str, request: Request) -> Completion:
+    async def complete(self, model: str, request: Request, tell: Callable[[Delta], None] | None = None) -> Completion:
         """Ask the provider, within ``request.timeout_s``.
 
         Raises:
@@ -74,7 +74,7 @@ class LiteLLMBackend:
         if key:
             body["api_key"] = key
         body |= {"stream": True, "stream_options": {"include_usage": True}, "num_retries": 0, "max_retries": 0}
-        gathered, first_s = Gathered(), None
+        gathered, first_s = Gathered(tell), None
         try:
             async with asyncio.timeout(request.timeout_s):
                 stream = await litellm.acompletion(**body, timeout=request.timeout_s, drop_params=True, **self._options)

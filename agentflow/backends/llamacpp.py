@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +17,7 @@ from typing import Any, cast
 from agentflow.backends.base import Probe
 from agentflow.backends.wire import Gathered, request_json, seconds, usage_of
 from agentflow.errors import BackendError, BackendTimeout, BadReply, ConfigError, ContextOverflow, RequestRejected
-from agentflow.messages import Completion, Request, Timings, TokenUsage
+from agentflow.messages import Completion, Delta, Request, Timings, TokenUsage
 
 
 class LlamaCppBackend:
@@ -46,7 +47,7 @@ class LlamaCppBackend:
         self._pool: ThreadPoolExecutor | None = None
         self._loading = threading.Lock()
 
-    async def complete(self, model: str, request: Request) -> Completion:
+    async def complete(self, model: str, request: Request, tell: Callable[[Delta], None] | None = None) -> Completion:
         """Generate a reply, within ``request.timeout_s``; the model is loaded on the first call.
 
         Raises:
@@ -59,7 +60,9 @@ class LlamaCppBackend:
         started = time.monotonic()
         try:
             async with asyncio.timeout(request.timeout_s):
-                gathered, first_s = await loop.run_in_executor(self._pool, self._generate, model, request, stop)
+                gathered, first_s = await loop.run_in_executor(
+                    self._pool, self._generate, model, request, stop, _in_loop(loop, tell)
+                )
         except TimeoutError as error:
             raise BackendTimeout(f"'{model}' gave no whole reply within {request.timeout_s} s.") from error
         finally:
@@ -82,11 +85,13 @@ class LlamaCppBackend:
             logprobs=tuple(gathered.logprobs) or None,
         )
 
-    def _generate(self, model: str, request: Request, stop: threading.Event) -> tuple[Gathered, float | None]:
+    def _generate(
+        self, model: str, request: Request, stop: threading.Event, tell: Callable[[Delta], None] | None
+    ) -> tuple[Gathered, float | None]:
         """In a worker thread: run the request to its end, or until ``stop``."""
         server = self._load()
         started = time.monotonic()
-        gathered, first_s = Gathered(), None
+        gathered, first_s = Gathered(tell), None
         failures: list[BackendError] = []
 
         def on_chunk(data: Any) -> bool:
@@ -129,6 +134,17 @@ class LlamaCppBackend:
         if pool is not None:
             await asyncio.to_thread(pool.shutdown)
         self._server = None
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, tell: Callable[[Delta], None] | None) -> Callable[[Delta], None] | None:
+    """The same listener, called from a worker thread."""
+    if tell is None:
+        return None
+
+    def pass_on(delta: Delta) -> None:
+        loop.call_soon_threadsafe(tell, delta)
+
+    return pass_on
 
 
 def _server(path: Path, context: int, slots: int, threads: int) -> Any:

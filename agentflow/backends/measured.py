@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from agentflow.backends.base import Backend, Probe
 from agentflow.energy.shared_meter import SharedMeter
-from agentflow.messages import Completion, MeasuredJoules, Request
+from agentflow.messages import Completion, Delta, MeasuredJoules, Request
 
 
 class MeasuredBackend:
@@ -26,10 +27,10 @@ class MeasuredBackend:
         self._meter = meter
         self._threads = threads
 
-    async def complete(self, model: str, request: Request) -> Completion:
+    async def complete(self, model: str, request: Request, tell: Callable[[Delta], None] | None = None) -> Completion:
         """Ask the model, and measure. Where the counters have no figure, the reply is as it was."""
         async with self._meter.measuring(self._threads) as call:
-            completion = await self._inner.complete(model, request)
+            completion = await self._inner.complete(model, request, tell)
         energy = call.energy
         if energy is None:
             return completion

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 from agentflow.backends.base import Backend, Probe
 from agentflow.backends.server_metrics import ServerCounts, ServerMetrics
 from agentflow.errors import BackendError
-from agentflow.messages import Completion, Request
+from agentflow.messages import Completion, Delta, Request
 
 # A look that is not older serves the next call too: a busy process looks twice a second, not twice a call.
 _FRESH_S: Final = 0.5
@@ -39,10 +40,10 @@ class ObservedBackend:
         self._last: ServerCounts | None = None
         self._silent_until = 0.0
 
-    async def complete(self, model: str, request: Request) -> Completion:
+    async def complete(self, model: str, request: Request, tell: Callable[[Delta], None] | None = None) -> Completion:
         """Ask the model, and say how many sequences the server decoded together meanwhile."""
         before = await self._look(_FRESH_S)
-        completion = await self._inner.complete(model, request)
+        completion = await self._inner.complete(model, request, tell)
         if before is None or completion.batch is not None:
             return completion
         # The counters must have moved since: an old look would be the same as the one before.

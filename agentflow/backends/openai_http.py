@@ -29,7 +29,7 @@ from agentflow.errors import (
     ContextOverflow,
     RequestRejected,
 )
-from agentflow.messages import Completion, Request, Timings, TokenUsage
+from agentflow.messages import Completion, Delta, Request, Timings, TokenUsage
 
 _LONGEST_LINE = 1_000_000
 _LONGEST_BODY = 32_000_000
@@ -70,7 +70,7 @@ class OpenAIBackend:
         self._stream = stream
         self._session: aiohttp.ClientSession | None = None
 
-    async def complete(self, model: str, request: Request) -> Completion:
+    async def complete(self, model: str, request: Request, tell: Callable[[Delta], None] | None = None) -> Completion:
         """Ask the server, within ``request.timeout_s`` altogether.
 
         Raises:
@@ -81,7 +81,7 @@ class OpenAIBackend:
             async with asyncio.timeout(request.timeout_s):
                 async for attempt in self._attempts():
                     with attempt:
-                        return await self._once(model, request)
+                        return await self._once(model, request, tell)
         except TimeoutError as error:
             waited = time.monotonic() - started
             raise BackendTimeout(
@@ -90,12 +90,12 @@ class OpenAIBackend:
             ) from error
         raise AssertionError("retrying ends with a reply or an error")
 
-    async def _once(self, model: str, request: Request) -> Completion:
+    async def _once(self, model: str, request: Request, tell: Callable[[Delta], None] | None) -> Completion:
         started = time.monotonic()
         body = request_json(model, request)
         if self._stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        gathered, first_s, connected = Gathered(), None, False
+        gathered, first_s, connected = Gathered(tell), None, False
         try:
             async with self._open().post(
                 f"{self._base}/chat/completions", json=body, headers=self._headers()

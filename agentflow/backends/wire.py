@@ -7,12 +7,12 @@ Imports messages, errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from agentflow.errors import BadReply
-from agentflow.messages import FinishReason, Message, Request, TokenUsage, ToolCall
+from agentflow.messages import Delta, FinishReason, Message, Request, TokenUsage, ToolCall
 
 _MOST_TOKENS = 100_000_000
 _MOST_REPLY_CHARS = 8_000_000
@@ -52,8 +52,9 @@ def request_json(model: str, request: Request) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Gathered:
-    """A reply as its chunks come in, or all at once."""
+    """A reply as its chunks come in, or all at once; ``tell`` is told of each piece of its text."""
 
+    tell: Callable[[Delta], None] | None = None
     text: list[str] = field(default_factory=list[str])
     calls: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
     logprobs: list[float] = field(default_factory=list[float])
@@ -93,6 +94,8 @@ class Gathered:
             raise BadReply(f"The server's reply has content of type {type(content).__name__}, not text.")
         if content:
             self.text.append(content)
+            if self.tell is not None:
+                self.tell(Delta(content))
             self._size += len(content)
             if self._size > _MOST_REPLY_CHARS:
                 raise BadReply(f"The reply is longer than {_MOST_REPLY_CHARS:,} characters; it was cut off there.")

@@ -100,3 +100,12 @@ async def test_a_probe_answers_without_a_call(subject: Subject) -> None:
     subject.prepare({"text": "12"})
     probe = await subject.backend.probe()
     assert probe.reachable, probe.detail
+
+
+async def test_the_pieces_are_told_as_they_come_and_are_the_text(subject: Subject) -> None:
+    subject.prepare({"text": "a reply of several words"})
+    pieces: list[str] = []
+    request = Request((Message("user", "7+5"),), max_output_tokens=8, timeout_s=30)
+    completion = await subject.backend.complete(subject.model, request, lambda delta: pieces.append(delta.text))
+    assert "".join(pieces) == completion.text
+    assert all(pieces)

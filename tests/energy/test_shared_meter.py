@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from agentflow.energy.probes.counter import CounterFacts, Reading
 from agentflow.energy.profiles import CpuProfile
 from agentflow.energy.shared_meter import SharedMeter
 from agentflow.errors import CounterLost
-from agentflow.messages import Completion, Message, Request, Timings, TokenUsage
+from agentflow.messages import Completion, Delta, Message, Request, Timings, TokenUsage
 from agentflow.runtime import Runtime
 from agentflow.tokens import TokenCounter
 from tests.conftest import RUNGS
@@ -152,7 +152,9 @@ async def test_a_model_in_this_process_is_charged_what_was_measured(device: Made
     class Working:
         provider, in_process = "made", True
 
-        async def complete(self, model: str, request: Request) -> Completion:
+        async def complete(
+            self, model: str, request: Request, tell: Callable[[Delta], None] | None = None
+        ) -> Completion:
             device.pass_time(3.0)
             return Completion("4", model, TokenUsage(5, 1), Timings(3.0, cpu_s=3.0))
 

@@ -1,11 +1,17 @@
-"""What every table of the configuration is made of. Imports nothing of agentflow. ``config`` has the tables."""
+"""What every table of the configuration has in common: unknown keys are refused, and values are checked."""
 
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
+# Dollars for a million tokens or for one of another unit.
+Rate = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def _variable_name(value: str | None) -> str | None:
@@ -32,7 +38,7 @@ Address = Annotated[str | None, AfterValidator(_address)]
 
 
 class Table(BaseModel):
-    """One table: every key is known, no value changes."""
+    """One table: frozen, without keys that nobody reads."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, hide_input_in_errors=True

@@ -1,4 +1,4 @@
-"""The table [jobs]: where jobs are kept, how workers work. Imports config_tables."""
+"""The table [jobs]: where jobs are kept, how workers work. Imports table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from agentflow.config_tables import Address, Table, VariableName
+from agentflow.config.table import Address, Table, VariableName
 
 
 class QueueSettings(Table):
