@@ -17,10 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import sqlalchemy as sa
 from filelock import FileLock, Timeout
+from sqlalchemy import event
 
 from agentflow.errors import JobStoreError, UsageError
-from agentflow.jobs.database import Database, sqlite_engine
+from agentflow.jobs.database import Database
 from agentflow.jobs.engine import Run, Ticket
 
 if TYPE_CHECKING:
@@ -128,7 +130,7 @@ class DbosEngine:
             config["sys_db_pool_size"] = 8
         else:
             config["system_database_url"] = f"sqlite:///{self._file}"
-            config["system_database_engine"] = sqlite_engine(self._file)
+            config["system_database_engine"] = _sqlite(self._file)
         return config
 
     def _enqueue(self, tickets: Sequence[Ticket]) -> None:
@@ -168,6 +170,23 @@ class DbosEngine:
         except Exception as error:
             said = " ".join(str(error).split())
             raise JobStoreError(f"The engine of the jobs failed: {type(error).__name__}: {said}.") from error
+
+
+def _sqlite(path: Path) -> sa.Engine:
+    """As DBOS expects its file, and in WAL, which it does not ask for itself.
+
+    A loss of power may lose its last commits; tickets that are lost with them are written anew.
+    """
+    path.touch(mode=0o600)
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)), pool_size=20, max_overflow=0)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: object) -> None:  # pyright: ignore[reportUnusedFunction]
+        connection.isolation_level = "IMMEDIATE"
+        for pragma in ("busy_timeout=30000", "foreign_keys=ON", "journal_mode=WAL", "synchronous=NORMAL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    return engine
 
 
 def _queue(name: str) -> str:

@@ -108,6 +108,9 @@ def submit(connection: sa.Connection, new: Submission) -> Row:
         there = connection.execute(sa.select(job).where(job.c.tenant == tenant, job.c.dedup == spec.dedup_key)).first()
         if there is not None:
             return there
+    written = connection.execute(sa.select(job).where(job.c.id == new.id)).first()
+    if written is not None:
+        return written
     now = now_ms(connection)
     starts = now if spec.not_before is None else max(now, milliseconds(spec.not_before))
     connection.execute(

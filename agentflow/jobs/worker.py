@@ -52,6 +52,7 @@ class WorkerOptions:
         drain_s: seconds that running calls are given to end when the worker does.
         tries: how often a failed job is tried.
         deaths: how many workers a job may lose before it is left for a person.
+        keep_days: after which jobs that have ended are deleted; None keeps them.
     """
 
     queues: tuple[str, ...] = ("default",)
@@ -61,6 +62,7 @@ class WorkerOptions:
     drain_s: float = 30.0
     tries: Tries = Tries()
     deaths: int = 5
+    keep_days: float | None = None
 
 
 class Worker:
