@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import BudgetEvent
@@ -307,11 +307,9 @@ async def _caught(kind: Kind, context: JobContext) -> Outcome | BaseException:
     return output if isinstance(output, Outcome) else Outcome(output)
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return error
+def _first(error: BaseException) -> BaseException:
+    inside: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    return _first(inside[0]) if inside else error
 
 
 def _strings(text: str) -> list[str]:
