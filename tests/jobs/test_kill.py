@@ -175,6 +175,9 @@ async def test_a_worker_that_slept_through_its_lease_is_fenced(
             took_s = time.monotonic() - started
             print(f"taken over after {took_s:.1f} s")
             assert took_s < 10 and view.recoveries == 1
+            async with asyncio.timeout(20):
+                while (await asyncio.to_thread(counting.counts, query))[f"{query} 0.1"][0] < 2:
+                    await asyncio.sleep(0.02)
             # The zombie wakes in the middle of its call, which ends now; the job is another's.
             os.kill(zombie, signal.SIGCONT)
             counting.open(f"{query} 0.1")
