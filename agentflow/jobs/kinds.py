@@ -94,7 +94,7 @@ class JobContext:
         if self.approved and self.plan is not None:
             return self.plan
         if self.plan != plan:
-            from agentflow.jobs.records import compact
+            from agentflow.jobs.statements import compact
 
             self.plan = plan
             self.tell("plan", {"plan": list(plan)}, {"plan": compact(list(plan))})

@@ -29,8 +29,8 @@ from agentflow.jobs.kinds import Kinds
 from agentflow.jobs.leases import Lease, Post
 from agentflow.jobs.records import Row
 from agentflow.jobs.runner import AtWork, End, Runner, Tries
+from agentflow.jobs.statements import anybody_waits, taken_by
 from agentflow.jobs.store.base import BlobStore
-from agentflow.jobs.tables import job
 from agentflow.jobs.tickets import QueueLimits
 from agentflow.jobs.transitions import Fence
 from agentflow.runtime import Runtime
@@ -205,7 +205,7 @@ class Worker:
         while True:
             self._nudged.clear()
             try:
-                if not self._draining:
+                if not self._draining and await self._database.read(anybody_waits):
                     written = await self._database.write(lambda c: tickets.hand_out(c, self.id, options.limits))
                     await self._engine.enqueue(written)
             except JobStoreError as error:
@@ -252,7 +252,7 @@ class Worker:
                 _LOG.warning("%s Job %s is freed later.", error, row.id)
 
     def _wanted(self, connection: sa.Connection) -> tuple[Sequence[Row], int]:
-        return connection.execute(sa.select(job).where(job.c.worker == self.id)).all(), now_ms(connection)
+        return taken_by(connection, self.id), now_ms(connection)
 
     async def _bury(self) -> None:
         """Free the jobs of workers that are gone."""

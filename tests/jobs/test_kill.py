@@ -67,21 +67,25 @@ async def ended(jobs: Jobs, ids: dict[str, str]) -> None:
         await until(jobs, id, JobState.COMPLETED, JobState.FAILED, seconds=45)
 
 
-async def test_kills_at_random_moments_lose_nothing(any_place: Place, workers: Workers, counting: CountingServer) -> None:
+async def test_kills_at_random_moments_lose_nothing(
+    any_place: Place, workers: Workers, counting: CountingServer
+) -> None:
     chance = random.Random(7)
-    counting.settings(delay=0.01)
-    any_place.folder.joinpath("kills").touch()
+    counting.settings(delay=0.02)
     async with any_place.jobs() as jobs:
         ids: dict[str, str] = {}
         budget = JobBudget(calls=200)
         for number in range(6):
             query = f"{any_place.folder.name}-{any_place.settings.jobs.kind}-{number}"
-            ids[(await jobs.submit(calls_of(query, pause=0.05, budget=budget))).id] = query
+            ids[(await jobs.submit(calls_of(query, pause=0.02, budget=budget))).id] = query
         for _ in range(KILLS):
             pid = workers.start("--slots", "4")
-            # Long enough to have begun, short enough not to be done.
-            await asyncio.sleep(0.3 + 0.7 * chance.random())
-            workers.end(pid)
+            enough = await asyncio.to_thread(counting.total) + chance.randint(1, 18)
+            async with asyncio.timeout(20):
+                while await asyncio.to_thread(counting.total) < enough:
+                    await asyncio.sleep(0.003)
+            await asyncio.sleep(0.02 * chance.random())
+            await asyncio.to_thread(workers.end, pid)
         workers.start("--slots", "4")
         await ended(jobs, ids)
         await all_is_well(any_place, jobs, ids, counting, 4, 5)
@@ -155,9 +159,7 @@ async def test_jobs_of_a_killed_worker_go_on_elsewhere(
             assert sum([(await jobs.get(id)).recoveries for id in ids]) >= 1
 
 
-async def test_a_worker_that_slept_through_its_lease_is_fenced(
-    postgres_place: Place, counting: CountingServer
-) -> None:
+async def test_a_worker_that_slept_through_its_lease_is_fenced(postgres_place: Place, counting: CountingServer) -> None:
     place, query = postgres_place, postgres_place.folder.name
     counting.shut(f"{query} 0.1")
     with Workers(place.folder, place.environment) as workers:

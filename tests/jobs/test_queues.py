@@ -145,9 +145,7 @@ async def test_nobody_writes_past_a_fence(any_place: Place) -> None:
         told = [transitions.Progress(old, 1, [("note", {"note": "from the dead"})], batch="b")]
         assert await database.write(lambda c: transitions.progress(c, told)) == {one.id}
         assert not await database.write(lambda c: transitions.hand_back(c, old, 1, "late"))
-        assert not await database.write(
-            lambda c: transitions.finish(c, old, 1, transitions.Ending(JobState.COMPLETED))
-        )
+        assert not await database.write(lambda c: transitions.finish(c, old, 1, transitions.Ending(JobState.COMPLETED)))
         assert await database.write(lambda c: transitions.take(c, old, "run")) is None
         events = [event async for event in jobs.events(one.id, follow=False)]
         assert "from the dead" not in str(events)
