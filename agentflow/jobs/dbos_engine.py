@@ -128,6 +128,7 @@ class DbosEngine:
         if self._file is None:
             config["system_database_url"] = self._database.address
             config["sys_db_pool_size"] = 8
+            config["sys_db_idle_transaction_timeout_sec"] = 3.0
         else:
             config["system_database_url"] = f"sqlite:///{self._file}"
             config["system_database_engine"] = _sqlite(self._file)

@@ -132,6 +132,13 @@ def artifacts(connection: sa.Connection, id: str, name: str | None = None) -> li
     ]  # fmt: skip
 
 
+def ended_before(connection: sa.Connection, days: float, most: int) -> list[str]:
+    """Jobs that ended more than so many days ago, the oldest first."""
+    since = now_ms(connection) - int(days * 86_400_000)
+    query = sa.select(job.c.id).where(job.c.ended_ms < since).order_by(job.c.ended_ms).limit(most)
+    return list(connection.execute(query).scalars())
+
+
 def statistics(connection: sa.Connection) -> JobStatistics:
     """Queues and workers at this moment."""
     now = now_ms(connection)

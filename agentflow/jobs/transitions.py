@@ -290,13 +290,14 @@ def set_budget(connection: sa.Connection, id: str, tenant: str | None, budget: J
     change(connection, id, row.runs if row.worker else 0, [told], values)
 
 
-def delete(connection: sa.Connection, id: str, tenant: str | None) -> None:
+def delete(connection: sa.Connection, id: str) -> None:
     """Remove every row of a job that has ended.
 
     Raises:
         JobStateConflict: it has not ended.
+        UnknownJob: there is none.
     """
-    row = find(connection, id, tenant, lock=True)
+    row = find(connection, id, None, lock=True)
     if row.state not in _ENDED:
         raise JobStateConflict(f"The job '{id}' is {row.state}. Cancel it first, then delete it.")
     for table in (artifact, event):

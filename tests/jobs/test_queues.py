@@ -22,12 +22,12 @@ from tests.jobs.places import Place, at_work, until
 
 
 async def hand_out(
-    database: Database, limits: QueueLimits = QueueLimits(), slots: int = 100, me: str = "me"
+    database: Database, limits: QueueLimits | None = None, slots: int = 100, me: str = "me"
 ) -> list[str]:
     """Ids of the jobs that may start, in the order in which they got their tickets."""
     post = Post(me, ("default",), slots)
     await database.write(lambda c: leases.beat(c, post, first=False, draining=False))
-    written = await database.write(lambda c: tickets.hand_out(c, me, {}, limits))
+    written = await database.write(lambda c: tickets.hand_out(c, me, {}, limits or QueueLimits()))
     return [ticket.job for ticket in written]
 
 
