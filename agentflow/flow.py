@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from agentflow.backends.base import Backend
 from agentflow.budget.admission import Admission
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import Ask
@@ -36,15 +37,19 @@ _LOG = logging.getLogger(__name__)
 class Flow:
     """Settings at work: chains to call models through, and research jobs.
 
+    Args:
+        settings: the configuration; the environment's when None.
+        backends: what to ask instead of the backends that the settings describe, by the names of models.
+
     Example:
         >>> async with Flow.from_config() as flow:                       # doctest: +SKIP
         ...     report = await flow.research("What limits inference?", sources=["docs"], budget=Budget(usd=0.25))
         ...     print(report.answered, report.claims[0].text)
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, backends: Mapping[str, Backend] | None = None) -> None:
         self.settings = settings or Settings()
-        self.runtime = Runtime(self.settings)
+        self.runtime = Runtime(self.settings, backends=backends)
         self.runs = RunStore(self.settings.stores.runs)
         self._kinds: dict[str, Kind] = {}
         self._jobs: Jobs | None = None

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Self
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
 
 from agentflow.backends import make_backend
 from agentflow.backends.base import Backend
@@ -21,15 +22,24 @@ from agentflow.budget.price_layers import given
 from agentflow.budget.prices import FREE_LOCAL, Price, PriceBook
 from agentflow.budget.spend import Quote
 from agentflow.cascade.cascade import Cascade
-from agentflow.cascade.policy import Policy
+from agentflow.cascade.concurrency import ConcurrencyLimits
+from agentflow.cascade.configured import policy_of
+from agentflow.cascade.health import BreakerLimits
+from agentflow.cascade.hedging import HedgeLimits
+from agentflow.cascade.lane import Lane, LaneLimits, LaneState
+from agentflow.cascade.outcomes import OutcomeFile
+from agentflow.cascade.rates import RateLimits
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
 from agentflow.chain import CallRecord, Chain
-from agentflow.config import CODE, LimitSettings, ModelSettings, Settings
+from agentflow.config import CODE, LaneSettings, LimitSettings, ModelSettings, Settings
 from agentflow.energy.estimate import EnergyProfile
 from agentflow.energy.profiles import CpuProfile, profile_for
 from agentflow.energy.shared_meter import SharedMeter
 from agentflow.errors import UnknownModel, UnprofiledModel, UsageError
 from agentflow.tokens import TokenCounter
+
+if TYPE_CHECKING:
+    from agentflow.backends.cassette import Cassette
 
 
 class Runtime:
@@ -38,10 +48,15 @@ class Runtime:
     Args:
         settings: the configuration.
         ledger: where attempts are recorded; when None, where the configuration says.
+        backends: what to ask instead of the backends that the settings describe, by the names of models.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self, settings: Settings, ledger: Ledger | None = None, *, backends: Mapping[str, Backend] | None = None
+    ) -> None:
         self.settings = settings
+        self._given_backends = dict(backends or {})
+        self._cassette: Cassette | None = None
         self.cpu: EnergyProfile = CpuProfile()
         self.prices = PriceBook()
         self._given = ledger
@@ -49,8 +64,11 @@ class Runtime:
         self._durable: Ledger | None = None
         self._tenants: dict[str, Meter] = {}
         self._rungs: dict[str, ModelRung] = {}
+        self._alone: dict[str, ModelRung] = {}
         self._backends: dict[str, Backend] = {}
         self._machine: SharedMeter | None = None
+        # Of a view: the runtime that builds its rungs.
+        self._whole: Self | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -105,7 +123,17 @@ class Runtime:
             ledger = self.ledger
         self.check(cascade, meter)
         labels = Labels(tenant=above.get("tenant", ""), job=above.get("job", ""), agent=agent)
-        return Chain(meter, rungs, ledger, observe, key=key, labels=labels, admission=admission, final=final)
+        return Chain(
+            meter,
+            rungs,
+            ledger,
+            observe,
+            key=key,
+            labels=labels,
+            admission=admission,
+            final=final,
+            outcomes=OutcomeFile(self.settings.stores.outcomes),
+        )
 
     async def job(self, name: str, budget: Budget | None = None, *, tenant: str | None = None) -> Meter:
         """Open a job's node: what an earlier process spent under it counts against its budget.
@@ -164,7 +192,7 @@ class Runtime:
     def through(self, ledger: Ledger) -> Self:
         """The same runtime, recording elsewhere: its rungs, prices and tenants are shared. Close the first one only."""
         view = copy.copy(self)
-        view._given = ledger
+        view._given, view._whole = ledger, self._whole or self
         return view
 
     @property
@@ -179,15 +207,17 @@ class Runtime:
             UnknownModel, UnpricedModel: a model is not configured, or has no known price.
             UnprofiledModel: joules or grams of CO2 equivalent are limited, and nothing is known of its hardware.
         """
-        rungs, room = self.cascade(cascade).rungs, meter.room()
-        if room.microjoules is None and room.micrograms is None:
+        asked = [rung for rung in self.cascade(cascade).rungs if isinstance(rung, ModelRung)]
+        asked += [rung.hedge_with for rung in asked if rung.hedge_with is not None]
+        guessed = next((rung.name for rung in asked if not rung.profiled), None)
+        if guessed is None:
             return
-        for rung in rungs:
-            if isinstance(rung, ModelRung) and not rung.profiled:
-                raise UnprofiledModel(
-                    f"Joules or grams of CO2e are limited, but nothing is known of the hardware behind '{rung.name}'. "
-                    f'Say it in models.{rung.name}.energy; {{ kind = "remote" }} there accepts a wide prior.'
-                )
+        room = meter.room()
+        if room.microjoules is not None or room.micrograms is not None:
+            raise UnprofiledModel(
+                f"Joules or grams of CO2e are limited, but nothing is known of the hardware behind '{guessed}'. "
+                f'Say it in models.{guessed}.energy; {{ kind = "remote" }} there accepts a wide prior.'
+            )
 
     def cascade(self, name: str, code: CodeRung | None = None) -> Cascade:
         """The cascade of this name, with ``code`` as its code rung; without one, its model rungs alone."""
@@ -198,7 +228,7 @@ class Runtime:
                 rungs.append(self.rung(rung))
             elif code is not None:
                 rungs.append(code)
-        return Cascade(name, tuple(rungs), Policy(chosen.accept, chosen.repairs, chosen.min_output))
+        return Cascade(name, tuple(rungs), policy_of(chosen, self.rung), chosen.timeout_s)
 
     def code(self, rung: CodeRung) -> Cascade:
         """A cascade of one code rung: for steps that no model serves."""
@@ -223,14 +253,29 @@ class Runtime:
             UnknownModel: the configuration has no such model.
             UnpricedModel: it has no known price.
         """
+        if self._whole is not None:
+            return self._whole.rung(name)
         if name not in self._rungs:
             if name not in self.settings.models:
                 known = ", ".join(self.settings.models) or "none"
                 raise UnknownModel(
                     f"No model is called '{name}'; there are: {known}. Add [models.{name}] to agentflow.toml."
                 )
-            self._rungs[name] = self._build(name, self.settings.models[name])
+            other = self.settings.models[name].hedge_with
+            hedge_with = None if other is None else self._without_hedge(other)
+            self._rungs[name] = replace(self._without_hedge(name), hedge_with=hedge_with)
         return self._rungs[name]
+
+    @property
+    def lanes(self) -> dict[str, LaneState]:
+        """How every rung stands that was opened here: up or down, in flight, waiting, how quick."""
+        return {name: rung.lane.state() for name, rung in self._alone.items()}
+
+    def _without_hedge(self, name: str) -> ModelRung:
+        """The rung before it knows whom to hedge with: two models may hedge with each other."""
+        if name not in self._alone:
+            self._alone[name] = self._build(name, self.settings.models[name])
+        return self._alone[name]
 
     def _build(self, name: str, facts: ModelSettings) -> ModelRung:
         model = facts.model or name
@@ -252,9 +297,23 @@ class Runtime:
             logprobs=facts.logprobs,
             profiled=facts.energy is not None or facts.backend != "openai",
             region=facts.region,
+            lane=Lane(lane_limits(facts)),
         )
 
     def _make_backend(self, name: str, facts: ModelSettings, counter: TokenCounter) -> Backend:
+        def make() -> Backend:
+            return self._given_backends.get(name) or self._contacting(name, facts, counter)
+
+        chosen = self.settings.cassette
+        if chosen is None:
+            return make()
+        from agentflow.backends.cassette import on_cassette, open_cassette
+
+        if self._cassette is None:
+            self._cassette = open_cassette(chosen.path, chosen.mode)
+        return on_cassette(self._cassette, chosen.mode, name, make, in_process=facts.backend == "llamacpp")
+
+    def _contacting(self, name: str, facts: ModelSettings, counter: TokenCounter) -> Backend:
         backend = make_backend(name, facts, counter.usage)
         if not (facts.measure and backend.in_process):
             return backend
@@ -281,6 +340,7 @@ class Runtime:
         """Close every backend that was opened, and the ledger if it was opened here."""
         backends, self._backends = list(self._backends.values()), {}
         self._rungs.clear()
+        self._alone.clear()
         durable, self._durable = self._durable, None
         machine, self._machine = self._machine, None
         if machine is not None:
@@ -290,6 +350,16 @@ class Runtime:
                 stack.push_async_callback(durable.aclose)
             for backend in backends:
                 stack.push_async_callback(backend.aclose)
+
+
+def lane_limits(facts: LaneSettings) -> LaneLimits:
+    """Configured limits of a model's traffic."""
+    return LaneLimits(
+        breaker=BreakerLimits(**facts.breaker.model_dump()),
+        concurrency=None if facts.concurrency is None else ConcurrencyLimits(**facts.concurrency.model_dump()),
+        rates=RateLimits(facts.requests_per_minute, facts.tokens_per_minute),
+        hedge=HedgeLimits(share=facts.hedge_share) if facts.hedge else None,
+    )
 
 
 def budget_of(limits: LimitSettings, per: Period | None = None) -> Budget:

@@ -6,7 +6,9 @@ the names of the variables that hold them. Each table has its file; ``settings``
 """
 
 from agentflow.config.cascades import CascadeSettings
+from agentflow.config.cassette import CassetteSettings
 from agentflow.config.jobs import JobSettings, JobStoreSettings, QueueSettings
+from agentflow.config.lanes import BreakerSettings, ConcurrencySettings, LaneSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, LimitSettings, TenantSettings
 from agentflow.config.loading import CONFIG_FILE, EXAMPLE, example_config, load_settings
 from agentflow.config.models import EnergySettings, ModelSettings, PriceSettings, RateSettings, TierSettings
@@ -17,12 +19,16 @@ __all__ = [
     "CODE",
     "CONFIG_FILE",
     "EXAMPLE",
+    "BreakerSettings",
     "BudgetSettings",
     "CascadeSettings",
+    "CassetteSettings",
+    "ConcurrencySettings",
     "EmbedderSettings",
     "EnergySettings",
     "JobSettings",
     "JobStoreSettings",
+    "LaneSettings",
     "LedgerSettings",
     "LimitSettings",
     "ModelSettings",

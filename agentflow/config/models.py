@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from agentflow.config.table import Address, Rate, Table, VariableName
+from agentflow.config.lanes import LaneSettings
+from agentflow.config.table import Address, HttpAddress, Rate, Table, VariableName
 
 
 class RateSettings(Table):
@@ -92,7 +93,7 @@ class EnergySettings(Table):
     """``cpu`` only: watts of one busy core."""
 
 
-class ModelSettings(Table):
+class ModelSettings(LaneSettings):
     """One model: a rung that cascades can name."""
 
     backend: Literal["openai", "llamacpp", "litellm"]
@@ -101,6 +102,9 @@ class ModelSettings(Table):
     """The backend's name of the model; the table's own name when left out."""
     base_url: Address = None
     """Address of the server, up to and including /v1."""
+    base_urls: tuple[HttpAddress, ...] = ()
+    """``openai``: instead of base_url, the addresses of several servers of this one model. A prompt goes to the one
+    that has read its beginning before, unless that one is much busier than another; dead ones are left out."""
     path: Path | None = None
     """``llamacpp``: the .gguf file."""
     api_key_env: VariableName = None
@@ -124,6 +128,8 @@ class ModelSettings(Table):
     metrics: bool = False
     """``openai``: read the server's /metrics page around each call (vLLM, llama-server --metrics): its batch makes
     joules narrower."""
+    dialect: Literal["auto", "openai", "vllm", "llamacpp"] = "auto"
+    """``openai``: what the server adds to OpenAI's API. ``auto`` asks it, once a call would be sent otherwise."""
     stream: bool = True
     """Stream replies, so that time to first token is known."""
     retries: int = Field(default=2, ge=0, le=10)
@@ -135,13 +141,21 @@ class ModelSettings(Table):
     probe`` says which); else they are estimated from CPU seconds."""
     slots: int = Field(default=1, gt=0)
     """``llamacpp``: calls served side by side."""
+    gpu_layers: int | None = Field(default=None, ge=0)
+    """``llamacpp``: layers computed on a GPU; what fits when left out, where llama.cpp was built for one."""
 
     @model_validator(mode="after")
     def _has_its_place(self) -> ModelSettings:
-        if self.backend == "openai" and not self.base_url:
-            raise ValueError("backend 'openai' needs base_url")
+        if self.backend == "openai" and not self.base_url and not self.base_urls:
+            raise ValueError("backend 'openai' needs base_url, or base_urls of several servers")
+        if self.base_urls and (self.base_url or self.backend != "openai"):
+            raise ValueError("base_urls are for backend 'openai', instead of base_url")
+        if len({address.rstrip("/") for address in self.base_urls}) < len(self.base_urls):
+            raise ValueError("base_urls names a server twice")
         if self.backend == "llamacpp" and self.path is None:
             raise ValueError("backend 'llamacpp' needs path, a .gguf file")
         if self.backend == "litellm" and not self.model:
             raise ValueError("backend 'litellm' needs model, as in 'openai/gpt-4o-mini'")
+        if self.backend == "llamacpp" and self.hedge and self.hedge_with is None:
+            raise ValueError("hedge needs hedge_with here: a second attempt in this process would slow the first")
         return self

@@ -26,15 +26,16 @@ def _variable_name(value: str | None) -> str | None:
     return value
 
 
-def _address(value: str | None) -> str | None:
+def _address(value: str) -> str:
     """Accept http(s) addresses without a password in them."""
-    if value is not None and not re.match(r"https?://[^/?#@\s]+(?:[/?#]|$)", value):
+    if not re.match(r"https?://[^/?#@\s]+(?:[/?#]|$)", value):
         raise ValueError("must be an http:// or https:// address without a user or password in it")
     return value
 
 
 VariableName = Annotated[str | None, AfterValidator(_variable_name)]
-Address = Annotated[str | None, AfterValidator(_address)]
+HttpAddress = Annotated[str, AfterValidator(_address)]
+Address = HttpAddress | None
 
 
 class Table(BaseModel):

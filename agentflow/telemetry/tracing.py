@@ -8,10 +8,11 @@ the names, ``metrics`` the instruments, ``export`` sends both out.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ from opentelemetry.trace import (
     SpanKind,
     Status,
     StatusCode,
+    Tracer,
+    TracerProvider,
 )
 
 from agentflow.messages import Completion, Message, Request
@@ -97,7 +100,7 @@ class AttemptSpan:
         if not facts.replayed:
             self._measure(facts, self._labels, completion)
 
-    def fail(self, error: Exception, facts: AttemptFacts) -> None:
+    def fail(self, error: BaseException, facts: AttemptFacts) -> None:
         """The backend gave no reply. What the attempt is charged all the same is recorded."""
         self._explain(facts)
         self._describe(facts)
@@ -204,12 +207,13 @@ def plan_span(agent: str) -> Generator[WorkSpan]:
         yield WorkSpan(span)
 
 
-@contextmanager
-def call_span(name: str, path: str) -> Generator[WorkSpan]:
+def call_span(name: str, path: str) -> AbstractContextManager[WorkSpan]:
     """The span of one call, over all its attempts."""
-    if not _recorded():
-        yield _UNSEEN
-        return
+    return _call_span(name, path) if _recorded() else _UNSEEN
+
+
+@contextmanager
+def _call_span(name: str, path: str) -> Generator[WorkSpan]:
     token = _call.set(_Call())
     try:
         with _span(f"call {name}", SpanKind.INTERNAL, {names.CALL_PATH: f"{path}/{name}"}) as span:
@@ -230,25 +234,21 @@ def retrieval_span(source: str, top_k: int) -> Generator[WorkSpan]:
 def code_span(rung: str, *, number: int) -> Generator[AttemptSpan]:
     """The span of an attempt on a code rung."""
     labels = {names.RUNG_NAME: rung, names.RUNG_KIND: "code"}
-    if not _recorded():
-        yield AttemptSpan(INVALID_SPAN, labels)
-        return
     attributes = {**labels, **_place(number)}
     with _span(f"code {rung}", SpanKind.INTERNAL, attributes, finished=False) as span:
         yield AttemptSpan(span, labels)
 
 
-@contextmanager
-def chat_span(facts: ModelFacts, request: Request, *, number: int) -> Generator[AttemptSpan]:
+def chat_span(facts: ModelFacts, request: Request, *, number: int) -> AbstractContextManager[AttemptSpan]:
     """The span of an attempt on a model rung."""
-    labels: dict[str, Any] = {
-        names.OPERATION_NAME: "chat",
-        names.PROVIDER_NAME: facts.provider,
-        names.REQUEST_MODEL: facts.model,
-    }
+    labels = {names.OPERATION_NAME: "chat", names.PROVIDER_NAME: facts.provider, names.REQUEST_MODEL: facts.model}
     if not _recorded():
-        yield AttemptSpan(INVALID_SPAN, labels)
-        return
+        return nullcontext(AttemptSpan(INVALID_SPAN, labels))
+    return _chat_span(facts, request, number, labels)
+
+
+@contextmanager
+def _chat_span(facts: ModelFacts, request: Request, number: int, labels: Mapping[str, str]) -> Generator[AttemptSpan]:
     rung = {names.RUNG_NAME: facts.rung, names.RUNG_KIND: "model"}
     attributes = {**labels, **rung, **_place(number), **_request_attributes(request)}
     kind = SpanKind.INTERNAL if facts.in_process else SpanKind.CLIENT
@@ -262,11 +262,13 @@ def _span(name: str, kind: SpanKind, attributes: Mapping[str, Any], *, finished:
 
     With ``finished`` false its user sets OK; an exception, a cancellation included, is an error either way.
     """
+    if not _recorded():
+        yield INVALID_SPAN
+        return
     job = _job.get()
     if job is not None:
         attributes = {names.CONVERSATION_ID: job, **attributes}
-    tracer = trace.get_tracer(names.SCOPE)
-    with tracer.start_as_current_span(
+    with _tracer(trace.get_tracer_provider()).start_as_current_span(
         name, kind=kind, attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as span:
         try:
@@ -279,7 +281,13 @@ def _span(name: str, kind: SpanKind, attributes: Mapping[str, Any], *, finished:
             span.set_status(Status(StatusCode.OK))
 
 
-_UNSEEN = WorkSpan(INVALID_SPAN)
+@functools.lru_cache(maxsize=2)
+def _tracer(provider: TracerProvider) -> Tracer:
+    """The provider's tracer, kept: the SDK makes a new one each time it is asked, which costs more than a span."""
+    return provider.get_tracer(names.SCOPE)
+
+
+_UNSEEN = nullcontext(WorkSpan(INVALID_SPAN))
 
 
 def _recorded() -> bool:

@@ -17,6 +17,7 @@ import pytest
 
 from agentflow import Budget, Flow, JobContext, UsageError
 from agentflow.cli.main import main
+from agentflow.cli.main import main
 from agentflow.jobs.job import JobSpec, JobState
 from agentflow.jobs.runner import Tries
 from agentflow.jobs.worker import WorkerOptions
@@ -107,9 +108,7 @@ class Done:
 
 
 @pytest.fixture
-def agentflow(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Done]:
+def agentflow(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """The command, in this process and in the place's folder."""
     monkeypatch.chdir(place.folder)
 
@@ -159,8 +158,7 @@ def test_the_command_line_cancels_stops_and_limits(agentflow: Callable[..., Done
 async def test_importing_and_submitting_load_no_engine(place: Place) -> None:
     code = (
         "import asyncio, sys\nfrom pathlib import Path\nfrom agentflow.config import load_settings\n"
-        "from agentflow.jobs.opening import open_jobs\nfrom agentflow.cli.main import main
-from agentflow.jobs.job import JobSpec\n"
+        "from agentflow.jobs.opening import open_jobs\nfrom agentflow.jobs.job import JobSpec\n"
         "async def main():\n    async with open_jobs(load_settings(Path(sys.argv[1]))) as jobs:\n"
         "        await jobs.submit(JobSpec(kind='echo', query='a'))\n"
         "asyncio.run(main())\nprint('dbos' in sys.modules, 'boto3' in sys.modules)\n"

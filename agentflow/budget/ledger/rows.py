@@ -228,4 +228,5 @@ def _completion(data: dict[str, Any]) -> Completion:
         assumed = tuple(data["measured"].pop("assumed"))
         data["measured"] = MeasuredJoules(**data["measured"], assumed=assumed)
     data["logprobs"] = None if logprobs is None else tuple(logprobs)
+    data["ignored"] = tuple(data.get("ignored", ()))
     return Completion(**data)
