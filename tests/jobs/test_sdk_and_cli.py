@@ -10,13 +10,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentflow import Budget, Flow, JobContext, UsageError
-from agentflow.cli.main import main
 from agentflow.cli.main import main
 from agentflow.jobs.job import JobSpec, JobState
 from agentflow.jobs.runner import Tries
