@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from agentflow.flow import Flow
     from agentflow.jobs.handle import JobHandle
     from agentflow.jobs.job import JobBudget, JobEvent, JobResult, JobSpec, JobState, JobView, StopReason
-    from agentflow.jobs.kinds import JobContext, Outcome
+    from agentflow.jobs.kinds import JobContext
     from agentflow.messages import Message, Request, TokenUsage
     from agentflow.orchestration.agent import Agent
     from agentflow.research.report import Citation, Claim, Report
@@ -64,7 +64,6 @@ __all__ = [
     "JobView",
     "LedgerError",
     "Message",
-    "Outcome",
     "Reply",
     "Report",
     "Request",
@@ -105,7 +104,6 @@ _HOMES = {
     "JobState": "jobs.job",
     "JobView": "jobs.job",
     "Message": "messages",
-    "Outcome": "jobs.kinds",
     "Reply": "cascade.reply",
     "Report": "research.report",
     "Request": "messages",
