@@ -34,7 +34,7 @@ _NAME: Final = "agentflow"
 _WORKFLOW: Final = "agentflow.job"
 # Tickets of one version are taken by workers of the same; raise it when a ticket's meaning changes.
 _VERSION: Final = "agentflow-jobs-1"
-_POLL_S: Final = 0.15
+_POLL_S: Final = 0.25
 _THREADS: Final = 16
 
 
