@@ -6,6 +6,7 @@
     │   ├── SourceError            a source given to a job cannot be read
     │   │   └── FetchRefused       the address of a page is one we do not visit
     │   ├── CassetteMiss           a replayed run asks what was never recorded
+    │   ├── NotServed              no rung of a cascade can, or may, serve what a call needs
     │   ├── UnknownModel           a cascade names a model that no table defines
     │   ├── UnpricedModel          a model has no price, and nobody said that it is free
     │   ├── UnprofiledModel        joules are limited, and nothing is known of a model's hardware
@@ -60,6 +61,7 @@ __all__ = [
     "JobStoreError",
     "KeyReused",
     "LedgerError",
+    "NotServed",
     "Refusal",
     "RequestRejected",
     "RunError",
@@ -94,6 +96,10 @@ class FetchRefused(SourceError):
 
 class CassetteMiss(UsageError):
     """A replayed run asks what is not on its cassette. Nothing was sent; no other rung is asked in its place."""
+
+
+class NotServed(UsageError):
+    """No rung of a cascade can serve what a call needs (images, tools, residency ...). Nothing was sent."""
 
 
 class UnknownModel(UsageError):

@@ -96,8 +96,17 @@ class Request:
     cache_salt: str | None = None
     key: str | None = None
 
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """Every image of its messages, in order."""
+        return tuple([image for message in self.messages for image in message.images])
+
     def digest(self) -> str:
         """A name for this request's content: equal requests have equal digests, in any process."""
+        return self.fingerprint()[:16]
+
+    def fingerprint(self) -> str:
+        """The digest in full, where requests of strangers must not be mistaken for each other: 64 hex digits."""
         parts = {
             "messages": [
                 [m.role, m.content, [[c.id, c.name, c.arguments] for c in m.tool_calls], m.tool_call_id]
@@ -113,7 +122,7 @@ class Request:
             "logprobs": self.logprobs,
         }
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

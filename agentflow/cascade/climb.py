@@ -235,6 +235,8 @@ class Climb:
             replayed=heard.replayed,
             hedge=heard.by is not None,
         )
+        if tried.signal is not None:
+            self.policy.saw(self.scope.labels.call, rung.name, tried.signal)
         return tried
 
     def _calibrated(self, rung: Rung, verdict: Verdict) -> Verdict:
@@ -283,7 +285,7 @@ class Climb:
         Rungs that still run beside the one being ``judged`` are still open: their replies may come to be better.
         """
         latest = {tried.place: tried for tried in self.tried}
-        seen = tuple(Seen(place, tried.verdict, self._answer(tried)) for place, tried in latest.items())
+        seen = tuple(Seen(place, tried.verdict, self._answer(tried), tried.signal) for place, tried in latest.items())
         self.tried = list(latest.values())
         shut = self.closed - self.running | {judged}
         rungs = tuple(

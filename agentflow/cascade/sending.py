@@ -79,7 +79,7 @@ async def send(sending: Sending, scope: CallScope, tell: Callable[[Delta], None]
         try:
             async with asyncio.timeout(request.timeout_s):
                 completion = await rung.backend.complete(rung.model, replace(request, key=key), tell)
-            spend = _believable_spend(rung, completion)
+            spend = _believable_spend(rung, completion, len(request.images))
         except BaseException as error:
             seconds = asyncio.get_running_loop().time() - started
             failure = _backend_error(error, rung, request)
@@ -126,14 +126,14 @@ def _backend_error(error: BaseException, rung: ModelRung, request: Request) -> B
     return None
 
 
-def _believable_spend(rung: ModelRung, completion: Completion) -> Spend:
+def _believable_spend(rung: ModelRung, completion: Completion, images: int) -> Spend:
     """What a reply used; a server whose counts cannot be is charged for all that was held.
 
     Raises:
         BadReply: the reply's own figures cannot be.
     """
     try:
-        spend = rung.spend(completion)
+        spend = rung.spend(completion, images)
         Quote(*spend.amounts[:3], micrograms=spend.amounts[3])
         return spend
     except UsageError as error:

@@ -65,6 +65,7 @@ class Trail:
             in_doubt=spend.in_doubt > 0,
             signal=signal,
             hedge=hedge,
+            site="" if isinstance(rung, CodeRung) else rung.site,
         )
         self.attempts.append(attempt)
         self._scope.observe(attempt)

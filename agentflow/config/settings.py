@@ -10,10 +10,13 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from agentflow.config.cascades import CascadeSettings
 from agentflow.config.cassette import CassetteSettings
+from agentflow.config.distillation import DistillationSettings
 from agentflow.config.jobs import JobSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, TenantSettings
 from agentflow.config.models import ModelSettings
+from agentflow.config.placement import PlacementSettings
 from agentflow.config.research import ResearchSettings, SourceSettings
+from agentflow.config.reuse import ReuseSettings
 from agentflow.config.table import Table
 
 CODE: Final = "code"
@@ -68,6 +71,12 @@ class Settings(BaseSettings):
     """Durable jobs."""
     stores: StoreSettings = StoreSettings()
     """Where things are kept."""
+    placement: PlacementSettings = PlacementSettings()
+    """Where and when calls are served."""
+    reuse: ReuseSettings = ReuseSettings()
+    """Replies that are given again."""
+    distillation: DistillationSettings = DistillationSettings()
+    """What a small model can learn from."""
     research: ResearchSettings = ResearchSettings()
     """The research job."""
     sources: SourceSettings = SourceSettings()

@@ -12,6 +12,8 @@ Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 # Dollars for a million tokens or for one of another unit.
 Rate = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+# Tags of residency, as in ("eu",).
+Tags = tuple[Annotated[str, Field(min_length=1)], ...]
 
 
 def _variable_name(value: str | None) -> str | None:

@@ -170,8 +170,10 @@ class Runner:
         if taken.earlier_run is not None:
             # Its calls may still be under way in a process that was only taken for dead.
             await self._runtime.ledger.take_over(fence.job, taken.earlier_run)
-        runtime = self._runtime.through(GatedLedger(self._runtime.ledger, self._passage, taken.tried_again_ms))
-        work.meter = meter = await runtime.job(fence.job, self.limits(spec, taken.budget), tenant=spec.tenant)
+        runtime = self._runtime
+        gated = GatedLedger(runtime.ledger, self._passage, taken.tried_again_ms)
+        limits = self.limits(spec, taken.budget)
+        work.meter = meter = await runtime.job(fence.job, limits, tenant=spec.tenant, ledger=gated)
         work.budget_changes = taken.budget_changes
 
         def tell(kind: str, data: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> None:

@@ -256,6 +256,12 @@ def _chat_span(facts: ModelFacts, request: Request, number: int, labels: Mapping
         yield AttemptSpan(span, labels)
 
 
+def reuse_looked_up(cascade: str, *, hit: bool) -> None:
+    """A call that may be given an earlier reply has looked for one."""
+    instruments().reuse.add(1, {names.CASCADE_NAME: cascade, names.CACHE_HIT: hit})
+    trace.get_current_span().set_attribute(names.CACHE_HIT, hit)
+
+
 @contextmanager
 def _span(name: str, kind: SpanKind, attributes: Mapping[str, Any], *, finished: bool = True) -> Generator[Span]:
     """A current span whose status is always said: viewers take an unset one for success.
@@ -350,6 +356,8 @@ def _measure_reply(completion: Completion, labels: Mapping[str, Any]) -> None:
     if usage.source != "estimate":
         meter.tokens.record(usage.input, {**labels, names.TOKEN_TYPE: "input"})
         meter.tokens.record(usage.output, {**labels, names.TOKEN_TYPE: "output"})
+        meter.prompt_cache.add(usage.cached_input, {**labels, names.CACHE_HIT: True})
+        meter.prompt_cache.add(usage.input - usage.cached_input, {**labels, names.CACHE_HIT: False})
 
 
 def _message(message: Message) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import click
 from agentflow.cli.lazy import LazyGroup
 
 _COMMANDS = {
+    "export": "Write the calls that a small model failed and a larger one answered, for fine-tuning.",
     "calibration": "What each rung's confidence is worth, learned from scored replies.",
 }
 
