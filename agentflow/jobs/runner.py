@@ -173,7 +173,9 @@ class Runner:
         runtime = self._runtime
         gated = GatedLedger(runtime.ledger, self._passage, taken.tried_again_ms)
         limits = self.limits(spec, taken.budget)
-        work.meter = meter = await runtime.job(fence.job, limits, tenant=spec.tenant, ledger=gated)
+        work.meter = meter = await runtime.job(
+            fence.job, limits, tenant=spec.tenant, residency=spec.residency or None, ledger=gated
+        )
         work.budget_changes = taken.budget_changes
 
         def tell(kind: str, data: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> None:
