@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     )
     from agentflow.flow import Flow
     from agentflow.images import read_image
+    from agentflow.jobs.handle import JobHandle
+    from agentflow.jobs.job import JobBudget, JobEvent, JobResult, JobSpec, JobState, JobView, StopReason
+    from agentflow.jobs.kinds import JobContext
     from agentflow.messages import Image, Message, Request, TokenUsage
     from agentflow.orchestration.agent import Agent
     from agentflow.research.report import Citation, Claim, Report
@@ -55,6 +58,14 @@ __all__ = [
     "Energy",
     "Flow",
     "Image",
+    "JobBudget",
+    "JobContext",
+    "JobEvent",
+    "JobHandle",
+    "JobResult",
+    "JobSpec",
+    "JobState",
+    "JobView",
     "LedgerError",
     "Message",
     "NotServed",
@@ -66,6 +77,7 @@ __all__ = [
     "SourceError",
     "Spend",
     "Statistical",
+    "StopReason",
     "TokenUsage",
     "UnpricedModel",
     "UnprofiledModel",
@@ -90,6 +102,14 @@ _HOMES = {
     "Claim": "research.report",
     "Energy": "energy.interval",
     "Flow": "flow",
+    "JobBudget": "jobs.job",
+    "JobContext": "jobs.kinds",
+    "JobEvent": "jobs.job",
+    "JobHandle": "jobs.handle",
+    "JobResult": "jobs.job",
+    "JobSpec": "jobs.job",
+    "JobState": "jobs.job",
+    "JobView": "jobs.job",
     "Image": "messages",
     "Message": "messages",
     "Reply": "cascade.reply",
@@ -99,6 +119,7 @@ _HOMES = {
     "Settings": "config",
     "Spend": "budget.spend",
     "Statistical": "budget.admission",
+    "StopReason": "jobs.job",
     "TokenUsage": "messages",
     "Verdict": "cascade.reply",
     "read_image": "images",

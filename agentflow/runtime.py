@@ -82,6 +82,8 @@ class Runtime:
         self.embedding: CodeRung | None = None
         self._services: Services | None = None
         self._rules: weakref.WeakKeyDictionary[Meter, Collection[str] | None] = weakref.WeakKeyDictionary()
+        # Of jobs whose calls are recorded by another way than the runtime\'s own.
+        self._ledgers: weakref.WeakKeyDictionary[Meter, Ledger] = weakref.WeakKeyDictionary()
 
     @property
     def ledger(self) -> Ledger:
@@ -150,7 +152,7 @@ class Runtime:
             meter, ledger = Meter(name, budget, recorded_as=key), self._bare_ledger
         else:
             meter = parent.child(name, budget, share=share, seconds=seconds, final=final, recorded_as=key)
-            ledger = self.ledger
+            ledger = next((self._ledgers[node] for node in _upwards(parent) if node in self._ledgers), self.ledger)
         self.check(cascade, meter)
         labels = Labels(tenant=above.get("tenant", ""), job=above.get("job", ""), agent=agent)
         return Chain(
@@ -174,6 +176,7 @@ class Runtime:
         *,
         tenant: str | None = None,
         residency: Collection[str] | None = None,
+        ledger: Ledger | None = None,
     ) -> Meter:
         """Open a job's node: what an earlier process spent under it counts against its budget.
 
@@ -182,6 +185,7 @@ class Runtime:
             budget: its limits.
             tenant: whose job it is.
             residency: all its calls are served in regions with one of these tags.
+            ledger: what records its calls: a view of the runtime's own, which serves when None.
 
         Raises:
             UsageError: the configuration has no such tenant.
@@ -190,6 +194,8 @@ class Runtime:
         above = None if tenant is None else await self.tenant(tenant)
         job = Meter(name, budget, kind="job") if above is None else above.child(name, budget, kind="job")
         self._rules[job] = residency
+        if ledger is not None:
+            self._ledgers[job] = ledger
         # A job that a dead process left in the middle of a call goes on with that call charged.
         await self.ledger.recover()
         known = await self.ledger.account(job.path)

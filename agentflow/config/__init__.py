@@ -7,6 +7,7 @@ the names of the variables that hold them. Each table has its file; ``settings``
 
 from agentflow.config.cascades import CascadeSettings
 from agentflow.config.cassette import CassetteSettings
+from agentflow.config.jobs import JobSettings, JobStoreSettings, QueueSettings
 from agentflow.config.lanes import BreakerSettings, ConcurrencySettings, LaneSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, LimitSettings, TenantSettings
 from agentflow.config.loading import CONFIG_FILE, EXAMPLE, example_config, load_settings
@@ -25,11 +26,14 @@ __all__ = [
     "ConcurrencySettings",
     "EmbedderSettings",
     "EnergySettings",
+    "JobSettings",
+    "JobStoreSettings",
     "LaneSettings",
     "LedgerSettings",
     "LimitSettings",
     "ModelSettings",
     "PriceSettings",
+    "QueueSettings",
     "RateSettings",
     "ResearchSettings",
     "Settings",

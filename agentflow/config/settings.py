@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from agentflow.config.cascades import CascadeSettings
 from agentflow.config.cassette import CassetteSettings
 from agentflow.config.distillation import DistillationSettings
+from agentflow.config.jobs import JobSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, TenantSettings
 from agentflow.config.models import ModelSettings
 from agentflow.config.placement import PlacementSettings
@@ -66,6 +67,8 @@ class Settings(BaseSettings):
     """Runs recorded and replayed."""
     ledger: LedgerSettings = LedgerSettings()
     """Where attempts and accounts are recorded."""
+    jobs: JobSettings = JobSettings()
+    """Durable jobs."""
     stores: StoreSettings = StoreSettings()
     """Where things are kept."""
     placement: PlacementSettings = PlacementSettings()
