@@ -7,12 +7,17 @@
     │   │   └── FetchRefused       the address of a page is one we do not visit
     │   ├── UnknownModel           a cascade names a model that no table defines
     │   ├── UnpricedModel          a model has no price, and nobody said that it is free
-    │   └── UnprofiledModel        joules are limited, and nothing is known of a model's hardware
+    │   ├── UnprofiledModel        joules are limited, and nothing is known of a model's hardware
+    │   ├── UnknownJob             there is no job of this id, for whoever asks
+    │   ├── JobStateConflict       the job is in a state that does not allow it
+    │   └── KeyReused              an idempotency key was used for another request
     ├── BudgetExceeded             a limit leaves no room for the next call
     └── RunError                   the run failed although the request was sound
         ├── CallFailed             every rung of a cascade was tried, none gave a valid reply
         ├── LedgerError            the ledger could not record: nothing may be spent without it
         │   └── HeldElsewhere      another process is making this very attempt now
+        ├── JobStoreError          the database of jobs, or the store of their files, cannot be used
+        ├── JobFailed              a job that was waited for failed, or was cancelled
         ├── CounterLost            an energy counter can no longer be read
         ├── GridUnavailable        a live provider of grid figures gave none that can be used
         └── BackendError           a model server failed
@@ -46,11 +51,16 @@ __all__ = [
     "FetchRefused",
     "GridUnavailable",
     "HeldElsewhere",
+    "JobFailed",
+    "JobStateConflict",
+    "JobStoreError",
+    "KeyReused",
     "LedgerError",
     "Refusal",
     "RequestRejected",
     "RunError",
     "SourceError",
+    "UnknownJob",
     "UnknownModel",
     "UnpricedModel",
     "UnprofiledModel",
@@ -88,6 +98,18 @@ class UnpricedModel(UsageError):
 
 class UnprofiledModel(UsageError):
     """Joules are limited, but nothing is known of a model's hardware. Unknown is never free: give ``energy =``."""
+
+
+class UnknownJob(UsageError):
+    """There is no job of this id, or it is another tenant's: the two look the same."""
+
+
+class JobStateConflict(UsageError):
+    """The job is in a state that does not allow what was asked; the message names the state."""
+
+
+class KeyReused(UsageError):
+    """An idempotency key came again with another request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +163,14 @@ class LedgerError(RunError):
 
 class HeldElsewhere(LedgerError):
     """Another process is making this very attempt now. It would be paid for twice if this one made it too."""
+
+
+class JobStoreError(RunError):
+    """The database of jobs, or the store of their files, cannot be read or written. Nothing is half written."""
+
+
+class JobFailed(RunError):
+    """A job whose result was asked for has none: it failed, or was cancelled."""
 
 
 class CounterLost(RunError):
