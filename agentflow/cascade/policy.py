@@ -1,10 +1,15 @@
-"""When a reply is good enough, and what happens when it is not. Imports only reply."""
+"""How a cascade decides: when a reply is good enough, how often to repair, which rung next.
+
+The decisions themselves are in ``routing``; this is what a configuration sets. Imports reply and routing.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from agentflow.cascade.reply import Verdict
+from agentflow.cascade.routing.fixed import FixedOrder
+from agentflow.cascade.routing.state import Decision, Routing, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +21,20 @@ class Policy:
             unknown confidence is accepted when it is valid.
         repairs: how often a model is told what was wrong with its reply and asked again, before escalation.
         min_output: tokens below which a reply is not worth asking for, when the budget is nearly spent.
+        routing: which rung next, or stop; None is the fixed order with ``accept``.
     """
 
     accept: float = 0.7
     repairs: int = 1
     min_output: int = 64
+    routing: Routing | None = None
+
+    def choose(self, state: State) -> Decision:
+        """The next step of a call: another rung, the end, or nothing to serve."""
+        return (self.routing or FixedOrder(self.accept)).choose(state)
 
     def good_enough(self, verdict: Verdict, *, last: bool, dearness: float = 0.0) -> bool:
-        """Whether to stop at a reply with this verdict.
+        """Whether the fixed order would stop at a reply with this verdict.
 
         Args:
             verdict: what the checks say.
@@ -31,6 +42,4 @@ class Policy:
             dearness: of the next rung, at the budget's shadow prices: the confidence that is asked for sinks to
                 ``accept / (1 + dearness)``, so that a chain that spends too fast stops at cheaper replies.
         """
-        if not verdict.valid:
-            return False
-        return last or verdict.confidence is None or verdict.confidence >= self.accept / (1.0 + dearness)
+        return FixedOrder(self.accept).good_enough(verdict, last=last, dearness=dearness)
