@@ -35,6 +35,7 @@ class _Tried:
     text: str
     verdict: Verdict
     attempt: Attempt
+    completion: Completion | None = None
 
 
 class Climb:
@@ -170,7 +171,9 @@ class Climb:
             verdict = verdict & Verdict(verdict.valid, reason="the reply was cut at its token limit; answer shorter")
         if verdict.valid:
             verdict = verdict & run_checks(self.checks, Candidate(request, value, completion))
-        return self._judged(rung, request, value, completion.text, verdict, spend, repair=repair, replayed=replayed)
+        return self._judged(
+            rung, request, value, completion.text, verdict, spend, completion, repair=repair, replayed=replayed
+        )
 
     def _judged(
         self,
@@ -180,6 +183,7 @@ class Climb:
         text: str,
         verdict: Verdict,
         spend: Spend,
+        completion: Completion | None = None,
         *,
         repair: bool = False,
         replayed: bool = False,
@@ -193,7 +197,7 @@ class Climb:
             bar = self.policy.accept
             attempt = replace(attempt, reason=f"confidence {verdict.confidence:.2f} is below {bar:.2f}")
         self._record(attempt)
-        tried = _Tried(value, text, verdict, attempt)
+        tried = _Tried(value, text, verdict, attempt, completion)
         if verdict.valid and (self.best is None or _confidence(tried) >= _confidence(self.best)):
             self.best = tried
         return tried
@@ -226,7 +230,9 @@ class Climb:
             self.tell(Delta(str(tried.output)))
         served = replace(tried.attempt, outcome="accepted")
         trail = tuple(served if attempt is tried.attempt else attempt for attempt in self.trail)
-        return Reply(tried.output, tried.text, served.rung, served.kind, served.confidence, trail, self.refusal)
+        return Reply(
+            tried.output, tried.text, served.rung, served.kind, served.confidence, trail, self.refusal, tried.completion
+        )
 
     def _attempt(
         self,

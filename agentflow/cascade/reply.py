@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from agentflow.budget.spend import Spend
 from agentflow.errors import BudgetExceeded
+from agentflow.messages import Completion, ToolCall
 
 Output = TypeVar("Output", covariant=True)
 RungKind = Literal["code", "model"]
@@ -57,7 +58,8 @@ class Reply(Generic[Output]):
     """The answer to a call, typed, with its trail.
 
     ``output`` is the parsed value, ``text`` what the model wrote. ``refusal`` is set when a dearer rung was
-    not tried because the budget had no room for it.
+    not tried because the budget had no room for it. ``completion`` is what the serving model handed back, None when
+    code served.
     """
 
     output: Output
@@ -67,6 +69,12 @@ class Reply(Generic[Output]):
     confidence: float | None
     attempts: tuple[Attempt, ...]
     refusal: BudgetExceeded | None = None
+    completion: Completion | None = None
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tools that the model asks to be called."""
+        return () if self.completion is None else self.completion.tool_calls
 
     @property
     def spend(self) -> Spend:

@@ -285,3 +285,12 @@ async def test_statistics_show_the_state(scripted_server: ScriptedServer) -> Non
     facts = it.statistics()
     assert (facts.calls, facts.attempts) == (1, 2)
     assert facts.spent.tokens > 0
+
+
+async def test_the_tools_a_model_asks_for_come_with_its_reply(scripted_server: ScriptedServer) -> None:
+    asked = {"id": "call_1", "type": "function", "function": {"name": "tide", "arguments": '{"bay":"Fundy"}'}}
+    scripted_server.script({"small": [{"text": "", "tool_calls": [asked], "finish_reason": "tool_calls"}]})
+    reply = await chain(rung(scripted_server, "small")).call("How high is the tide?")
+    (call,) = reply.tool_calls
+    assert (call.id, call.name, call.arguments) == ("call_1", "tide", '{"bay":"Fundy"}')
+    assert reply.completion is not None and reply.completion.finish_reason == "tool_calls"
