@@ -167,6 +167,9 @@ class Climb:
         replayed: bool = False,
     ) -> _Tried:
         value, verdict = parse_output(self.output, completion.text)
+        if completion.tool_calls and self.output is str:
+            # Tools that are asked for are the reply, whether or not there is text beside them.
+            value, verdict = completion.text, Verdict(valid=True)
         if completion.finish_reason == "length" and self.output is not str:
             verdict = verdict & Verdict(verdict.valid, reason="the reply was cut at its token limit; answer shorter")
         if verdict.valid:
