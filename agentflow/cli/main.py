@@ -19,6 +19,8 @@ _COMMANDS = {
     "models": "List the configured models: price, energy, latency, whether each can be reached.",
     "budget": "Read the ledger: reports, accounts, attempts in doubt, a recount.",
     "energy": "Joules: explain a call line by line, measure this machine, draw a job.",
+    "serve": "Serve the HTTP API: jobs, and any OpenAI client, over the cascade and the meter.",
+    "keys": "Make, list and revoke the keys of the HTTP API.",
     "doctor": "Say what is missing, and how to get it.",
 }
 
