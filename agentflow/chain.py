@@ -213,8 +213,9 @@ class Chain:
         )  # fmt: skip
         with tracing.call_span(name, self.meter.path) as span:
             reply = await (cascade or self.cascade).run(request, scope, output, checks, tell)
-            span.served(reply.rung, reply.refusal)
-            span.left(self.meter.left())
+            if span.recording:
+                span.served(reply.rung, reply.refusal)
+                span.left(self.meter.left())
         self.meter.did()
         return reply
 

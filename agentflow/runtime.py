@@ -6,8 +6,10 @@ Backends are made when a cascade first needs them and closed with the runtime; b
 from __future__ import annotations
 
 import contextlib
+import copy
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Self
 
 from agentflow.backends import make_backend
 from agentflow.backends.base import Backend
@@ -67,7 +69,7 @@ class Runtime:
         budget: Budget | None = None,
         share: float | None = None,
         seconds: float | None = None,
-        cascade: str = "default",
+        cascade: str | Cascade = "default",
         observe: Callable[[CallRecord], None] | None = None,
         agent: str = "",
         admission: Admission | None = None,
@@ -81,7 +83,7 @@ class Runtime:
             budget: limits of its own.
             share: instead of a budget, the part (0 to 1] of what the parent has left that is set aside for it.
             seconds: with ``share``, the wall clock it may take.
-            cascade: which cascade serves it.
+            cascade: which cascade serves it, by its name or itself.
             observe: told of every attempt.
             agent: whose task it is, for reports.
             admission: how much of a reply is held; the worst case when None.
@@ -91,7 +93,7 @@ class Runtime:
             UnpricedModel: a model of the cascade has no known price.
             UnprofiledModel: joules are limited, and nothing is known of a model's hardware.
         """
-        rungs = self.cascade(cascade)
+        rungs = self.cascade(cascade) if isinstance(cascade, str) else cascade
         above = {} if parent is None else {node.kind: node.name for node in _upwards(parent)}
         path = name if parent is None else f"{parent.path}/{name}"
         # A chain outside a job is no repetition of an earlier one of its name: its calls and account are its own.
@@ -101,7 +103,7 @@ class Runtime:
         else:
             meter = parent.child(name, budget, share=share, seconds=seconds, final=final, recorded_as=key)
             ledger = self.ledger
-        self.check(cascade, meter)
+        self.check(rungs, meter)
         labels = Labels(tenant=above.get("tenant", ""), job=above.get("job", ""), agent=agent)
         return Chain(meter, rungs, ledger, observe, key=key, labels=labels, admission=admission, final=final)
 
@@ -159,19 +161,26 @@ class Runtime:
         node.carry({state.account.id: state.account.spent for state in found if state is not None})
         return node
 
+    def through(self, ledger: Ledger) -> Self:
+        """The same runtime, recording elsewhere: its rungs, prices and tenants are shared. Close the first one only."""
+        view = copy.copy(self)
+        view._given = ledger
+        return view
+
     @property
     def _bare_ledger(self) -> Ledger:
         """The ledger of chains outside jobs: in memory, unless one was chosen for everything."""
         return self._memory if self._given is None and self.settings.ledger.kind == "auto" else self.ledger
 
-    def check(self, cascade: str, meter: Meter) -> None:
+    def check(self, cascade: str | Cascade, meter: Meter) -> None:
         """Refuse a cascade whose models cannot be metered in every currency that is limited at this node.
 
         Raises:
             UnknownModel, UnpricedModel: a model is not configured, or has no known price.
             UnprofiledModel: joules or grams of CO2 equivalent are limited, and nothing is known of its hardware.
         """
-        rungs, room = self.cascade(cascade).rungs, meter.room()
+        rungs = (self.cascade(cascade) if isinstance(cascade, str) else cascade).rungs
+        room = meter.room()
         if room.microjoules is None and room.micrograms is None:
             return
         for rung in rungs:

@@ -6,9 +6,10 @@ Next: ``sending`` and ``computing`` (one attempt), ``scope`` (how it gets its ro
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentflow.budget.currency import MICRO
@@ -17,8 +18,10 @@ from agentflow.budget.money import NANO
 from agentflow.budget.spend import Spend
 from agentflow.cascade.checks import Candidate, Check, output_schema, parse_output, run_checks
 from agentflow.cascade.computing import compute
+from agentflow.cascade.outlook import outlook
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.reply import Attempt, Outcome, Reply, Verdict
+from agentflow.cascade.routing.state import Abstain, Decision, Seen, State, Stop, Try
 from agentflow.cascade.rung import CodeRung, ModelRung, Rung
 from agentflow.cascade.scope import CallScope
 from agentflow.cascade.sending import SendFailed, send
@@ -27,15 +30,17 @@ from agentflow.messages import Completion, Delta, Message, Request
 from agentflow.telemetry import tracing
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Tried:
-    """A reply with its verdict; ``output`` is None when it did not parse."""
+    """A reply of the rung at ``place``, with its verdict; ``output`` is None when it did not parse."""
 
+    place: int
     output: Any
     text: str
     verdict: Verdict
-    attempt: Attempt
+    answer: str | None = None
     completion: Completion | None = None
+    attempt: Attempt = field(init=False)
 
 
 class Climb:
@@ -60,33 +65,93 @@ class Climb:
         self.tell = tell
         self.told = False
         self.trail: list[Attempt] = []
-        self.best: _Tried | None = None
+        self.tried: list[_Tried] = []
+        self.closed: set[int] = set()
+        self.running: set[int] = set()
         self.refusal: BudgetExceeded | None = None
+        self.ended = False
+        self._decision: Decision | None = None
 
     async def run(self, request: Request) -> Reply[Any]:
         """Climb until a reply is good enough, or nothing is left to try."""
-        for rung in self.rungs:
-            try:
-                tried = (
-                    await self._code(rung, request) if isinstance(rung, CodeRung) else await self._model(rung, request)
-                )
-            except BudgetExceeded as refused:
-                self.refusal = self.refusal or refused
-                self._record(self._attempt(rung, "refused", Spend(), reason=str(refused)))
-                if self.scope.meter.on_exceed(refused) == "degrade":
-                    continue
-                break
-            if tried is not None and tried.attempt.outcome == "accepted":
-                return self._served(tried)
-        if self.best is not None:
-            return self._served(self.best)
-        if self.refusal is not None:
-            raise self.refusal
-        reasons = "; ".join(f"{a.rung}: {a.reason}" for a in self.trail) or "the cascade has no rungs"
-        raise CallFailed(
-            f"No rung of cascade '{self.cascade}' gave a valid reply ({reasons}). "
+        while not self.ended:
+            # What was decided as the last attempt was judged still holds, unless something has changed since.
+            decision, self._decision = self._decision or self.policy.choose(self._state(request)), None
+            match decision:
+                case Stop(place):
+                    return self._served(self.tried[place])
+                case Try(place, _, beside):
+                    await self._try((place, *beside), request)
+                case Abstain(reason):
+                    raise self.refusal or self._failed(reason)
+                case _:
+                    raise AssertionError(f"nothing here can do {decision}")
+        # The budget refused a rung, and says that no other is to be tried.
+        best = self._state(request).best()
+        if best is None:
+            raise self.refusal or self._failed("the budget is spent")
+        return self._served(self.tried[best])
+
+    def _failed(self, reason: str) -> CallFailed:
+        tried = "; ".join(f"{a.rung}: {a.reason}" for a in self.trail) or "the cascade has no rungs"
+        return CallFailed(
+            f"No rung of cascade '{self.cascade}' gave a valid reply ({tried}): {reason}. "
             "Add a stronger model to the cascade, or loosen its checks."
         )
+
+    async def _try(self, places: tuple[int, ...], request: Request) -> None:
+        """Ask rungs, side by side when there are several; the first good reply ends the others."""
+        if len(places) == 1:
+            await self._one(places[0], request)
+            return
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(self._one(place, request)) for place in places]
+            for next_done in asyncio.as_completed(asked):
+                if await next_done:
+                    for task in asked:
+                        task.cancel()
+                    break
+        # Decided while others were still running: what they ended with counts too.
+        self._decision = None
+
+    async def _one(self, place: int, request: Request) -> bool:
+        """Ask one rung. Returns whether its reply ends the climb."""
+        rung = self.rungs[place]
+        self.closed.add(place)
+        self.running.add(place)
+        try:
+            tried = await (self._code(rung, request) if isinstance(rung, CodeRung) else self._model(rung, request))
+        except BudgetExceeded as refused:
+            self.refusal = self.refusal or refused
+            self._record(self._attempt(rung, "refused", Spend(), reason=str(refused)))
+            self.ended = self.ended or self.scope.meter.on_exceed(refused) != "degrade"
+            return False
+        finally:
+            self.running.discard(place)
+        return tried is not None and tried.attempt.outcome == "accepted"
+
+    def _state(self, request: Request, judged: int | None = None) -> State:
+        """What the policy is shown: every rung, and the latest reply of each that was tried.
+
+        Rungs that still run beside the one being ``judged`` are still open: their replies may come to be better.
+        """
+        latest = {tried.place: tried for tried in self.tried}
+        seen = tuple(Seen(place, tried.verdict, tried.answer) for place, tried in latest.items())
+        self.tried = list(latest.values())
+        shut = self.closed - self.running | {judged}
+        rungs = tuple(
+            outlook(rung, request, self.scope, open=place not in shut, priced=self._priced(place))
+            for place, rung in enumerate(self.rungs)
+        )
+        return State(rungs, seen, task=self.scope.labels.call)
+
+    def _priced(self, place: int) -> bool:
+        """Whether the policy will want to know what a rung costs: the fixed order asks of the next one, and seldom."""
+        if place in self.closed:
+            return False
+        if self.policy.routing is not None:
+            return True
+        return bool(self.tried) and not self.policy.good_enough(self.tried[-1].verdict, last=False)
 
     async def _code(self, rung: CodeRung, request: Request) -> _Tried:
         # Running code again is new work, and is charged as such: its key is never used twice.
@@ -191,29 +256,18 @@ class Climb:
         repair: bool = False,
         replayed: bool = False,
     ) -> _Tried:
-        accepted = self._good_enough(verdict, self.rungs.index(rung), request)
-        outcome: Outcome = "accepted" if accepted else "kept" if verdict.valid else "rejected"
-        attempt = self._attempt(
-            rung, outcome, spend, verdict.reason, verdict.confidence, repair=repair, replayed=replayed
+        place = self.rungs.index(rung)
+        tried = _Tried(place, value, text, verdict, completion=completion)
+        self.tried.append(tried)
+        decision = self._decision = self.policy.choose(self._state(request, place))
+        stopped = isinstance(decision, Stop) and self.tried[decision.seen] is tried
+        outcome: Outcome = "accepted" if stopped else "kept" if verdict.valid else "rejected"
+        reason = decision.reason if outcome == "kept" else verdict.reason
+        tried.attempt = self._attempt(
+            rung, outcome, spend, reason, verdict.confidence, repair=repair, replayed=replayed
         )
-        if outcome == "kept":
-            bar = self.policy.accept
-            attempt = replace(attempt, reason=f"confidence {verdict.confidence:.2f} is below {bar:.2f}")
-        self._record(attempt)
-        tried = _Tried(value, text, verdict, attempt, completion)
-        if verdict.valid and (self.best is None or _confidence(tried) >= _confidence(self.best)):
-            self.best = tried
+        self._record(tried.attempt)
         return tried
-
-    def _good_enough(self, verdict: Verdict, position: int, request: Request) -> bool:
-        """Whether to stop here; the dearer the rest of the budget has become, the sooner."""
-        policy = self.policy
-        last = position == len(self.rungs) - 1
-        if last or policy.good_enough(verdict, last=False) or not verdict.valid:
-            return policy.good_enough(verdict, last=last)
-        following = self.rungs[position + 1]
-        quote = following.quote() if isinstance(following, CodeRung) else following.quote(request)
-        return policy.good_enough(verdict, last=False, dearness=self.scope.meter.dearness(quote))
 
     def _live(self, rung: ModelRung) -> Callable[[Delta], None] | None:
         """Whom to tell of a reply's pieces as they come: somebody, if nothing that can follow would replace them."""
@@ -279,7 +333,9 @@ class Climb:
         )
 
     def _key(self, rung: Rung) -> str:
-        return f"{self.scope.key}|{len(self.trail) + 1}|{rung.name}"
+        """Attempts of a rung are counted by themselves: which of two rungs asked side by side ends first is timing."""
+        before = sum(attempt.rung == rung.name for attempt in self.trail)
+        return f"{self.scope.key}|{before + 1}|{rung.name}"
 
 
 def _repaired(request: Request, tried: _Tried) -> Request:
@@ -301,7 +357,3 @@ def _facts(attempt: Attempt) -> tracing.AttemptFacts:
         attempt.spend.seconds,
         attempt.replayed,
     )
-
-
-def _confidence(tried: _Tried) -> float:
-    return 1.0 if tried.verdict.confidence is None else tried.verdict.confidence

@@ -6,6 +6,7 @@ the names of the variables that hold them. Each table has its file; ``settings``
 """
 
 from agentflow.config.cascades import CascadeSettings
+from agentflow.config.jobs import JobSettings, JobStoreSettings, QueueSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, LimitSettings, TenantSettings
 from agentflow.config.loading import CONFIG_FILE, EXAMPLE, example_config, load_settings
 from agentflow.config.models import EnergySettings, ModelSettings, PriceSettings, RateSettings, TierSettings
@@ -21,10 +22,13 @@ __all__ = [
     "CascadeSettings",
     "EmbedderSettings",
     "EnergySettings",
+    "JobSettings",
+    "JobStoreSettings",
     "LedgerSettings",
     "LimitSettings",
     "ModelSettings",
     "PriceSettings",
+    "QueueSettings",
     "RateSettings",
     "ResearchSettings",
     "ServerSettings",

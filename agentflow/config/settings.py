@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agentflow.config.cascades import CascadeSettings
+from agentflow.config.jobs import JobSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, TenantSettings
 from agentflow.config.models import ModelSettings
 from agentflow.config.research import ResearchSettings, SourceSettings
@@ -57,6 +58,8 @@ class Settings(BaseSettings):
     """Tenants by name: whose budgets last longer than a job."""
     ledger: LedgerSettings = LedgerSettings()
     """Where attempts and accounts are recorded."""
+    jobs: JobSettings = JobSettings()
+    """Durable jobs."""
     stores: StoreSettings = StoreSettings()
     """Where things are kept."""
     research: ResearchSettings = ResearchSettings()

@@ -23,7 +23,7 @@ BATCH_MEDIAN, BATCH_SPREAD = 64.0, 1.6
 # How far a modelled time per token lies from the measured one at the same batch: spread of the natural logarithm.
 TIME_SPREAD = 0.15
 # Keeps a time that no batch explains from dividing by zero: then the prior decides.
-_UNEXPLAINED = 1e-12
+UNEXPLAINED = 1e-12
 _HOST_W = Range(110.0, 185.0, 210.0)
 _SUPPLY = Range(1 / 0.96, 1 / 0.93, 1 / 0.89)
 _PUE = Range(1.0, 1.2, 1.56)
@@ -231,7 +231,7 @@ class GpuProfile:
             self.shape, self.chip, self.gpus, load, k, overhead=overhead, seconds=measured, prefill_apart=apart
         )
         if tier == "latency" and measured is not None:
-            weight *= _UNEXPLAINED + math.exp(-0.5 * (math.log(step.modelled_s / measured) / TIME_SPREAD) ** 2)
+            weight *= UNEXPLAINED + math.exp(-0.5 * (math.log(step.modelled_s / measured) / TIME_SPREAD) ** 2)
         gpu_seconds = self.gpus * step.token_s * load.output_tokens / load.batch
         around = surroundings(self.scope, self.facility)
         return Hypothesis(
@@ -268,11 +268,25 @@ def pooled(found: Sequence[Hypothesis], tier: Tier, width: float, floor: float) 
     centre = middle(lambda r: r.mean)
     spread = math.sqrt(sum(h.weight * (math.log(h.joules.mean) - centre) ** 2 for h in found) / whole)
     mean = sum(h.weight * h.joules.mean for h in found) / whole
-    reach = width * math.hypot(spread, floor)
-    low, high = math.exp(middle(lambda r: r.low) - reach), math.exp(middle(lambda r: r.high) + reach)
-    joules = Range(min(low, mean), mean, max(high, mean))
+    joules = interval(middle(lambda r: r.low), mean, middle(lambda r: r.high), width, spread, floor)
     scaled = tuple(h.times(1 / whole) for h in found)
     return Estimate(tier, scaled, math.exp(centre), spread, width, floor, joules)
+
+
+def interval(log_low: float, mean: float, log_high: float, width: float, spread: float, floor: float) -> Range:
+    """The interval that reaches ``width * sqrt(spread^2 + floor^2)`` beyond the middles of its ends, and its mean.
+
+    Args:
+        log_low: middle of the natural logarithms of the low ends.
+        mean: expectation; the interval holds it.
+        log_high: middle of the natural logarithms of the high ends.
+        width: spreads either side.
+        spread: standard deviation of the logarithms.
+        floor: the spread of a figure whose batch is known.
+    """
+    reach = width * math.hypot(spread, floor)
+    low, high = math.exp(log_low - reach), math.exp(log_high + reach)
+    return Range(min(low, mean), mean, max(high, mean))
 
 
 def summary(ranges: Sequence[Range], weights: Sequence[float], factor: float) -> Range:

@@ -18,6 +18,7 @@ from agentflow.energy.constants import shipped
 from agentflow.energy.facts import CallFacts, Range, reported_or
 from agentflow.energy.gpu import Estimate, GpuProfile, basis, fewest_gpus, plausible, pooled, summary, tier_of
 from agentflow.energy.interval import Energy
+from agentflow.energy.population import Parts, Population
 from agentflow.energy.roofline import ModelShape
 
 # Where a remote model is likely to run, and how likely against each other. Assumed.
@@ -29,8 +30,6 @@ _INPUT_J = Range(0.01, 0.3, 1.5)
 _PROMPT, _REPLY = 1000.0, 300.0
 # Sizes within an interval that are tried, spread evenly by order of magnitude.
 _SIZES = 3
-
-Parts = tuple[tuple[float, GpuProfile], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +77,11 @@ class RemotePrior:
     input: Range = _INPUT_J
     assumed: str = "model size, chip and batch unknown"
     parts: Parts = field(default=(), repr=False)
+    _population: Population = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Remember the parts as one population, whose columns are made when a call first asks."""
+        object.__setattr__(self, "_population", Population(self.parts))
 
     @classmethod
     def of_size(cls, active_b: float, total_b: float | None = None, bits: float | None = None) -> RemotePrior:
@@ -140,9 +144,8 @@ class RemotePrior:
         fresh, cached, output = facts.tokens
         joules = self.output * output + self.input * fresh + self.cached * cached
         assumed = (self.assumed,)
-        weighed = self.weighed(facts)
-        if weighed is not None:
-            found, most = weighed.joules, joules.high
+        if self._can_weigh(facts):
+            found, most = self._found(facts), joules.high
             joules = Range(min(found.low, most), min(found.mean, most), min(found.high, most))
             assumed = (*assumed, "hardware inferred from the time per token" if facts.token_s else "batch known")
         modelled = Energy(joules.mean, joules.low, joules.high, "modelled", "facility", assumed, basis=basis(facts))
@@ -154,9 +157,9 @@ class RemotePrior:
 
     def weighed(self, facts: CallFacts) -> Estimate | None:
         """The deployments weighed by the time per token and the batch of a call; None when neither is known."""
-        tokens, tier = tuple(map(float, facts.tokens)), tier_of(facts)
-        if not self.parts or tier == "tokens" or facts.tokens[2] == 0:
+        if not self._can_weigh(facts):
             return None
+        tokens, tier = tuple(map(float, facts.tokens)), tier_of(facts)
         found = [
             hypothesis.times(weight)
             for weight, part in self.parts
@@ -166,6 +169,17 @@ class RemotePrior:
         ]
         k = shipped()
         return pooled(found, tier, k.unfitted[tier], k.floor)
+
+    def _can_weigh(self, facts: CallFacts) -> bool:
+        return bool(self.parts) and facts.tokens[2] > 0 and tier_of(facts) != "tokens"
+
+    def _found(self, facts: CallFacts) -> Range:
+        """The joules of ``weighed``, without its hypotheses."""
+        tier = tier_of(facts)
+        return self._population.joules(
+            facts.tokens, tier, plausible(facts.batch), facts.token_s, shipped().unfitted[tier],
+            apart=facts.step_s is None,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ Work = Callable[[sa.Connection], Value]
 _PATIENCE_S: Final = 40.0
 _BUSY_MS: Final = 30_000
 _WRITERS: Final = 4
+_CLASHES: Final = 5
 _READERS: Final = 3
 _AGAIN: Final = frozenset({"40001", "40P01"})
 # What a server says of an address that no waiting will mend.
@@ -100,7 +101,7 @@ class Database:
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception(self._may_be_repeated),
             wait=tenacity.wait_random_exponential(multiplier=0.02, max=1.0),
-            stop=tenacity.stop_after_delay(_PATIENCE_S),
+            stop=tenacity.stop_after_delay(_PATIENCE_S) | _stop_clashing,
             reraise=True,
         )
         try:
@@ -145,6 +146,9 @@ class Database:
                 )
 
     def _may_be_repeated(self, error: BaseException) -> bool:
+        if isinstance(error, exc.IntegrityError):
+            # Two wrote the same at the same moment: whoever comes second finds it when it looks again.
+            return True
         if not isinstance(error, exc.DBAPIError) or self.path is not None:
             return False
         state = str(getattr(error.orig, "sqlstate", None) or "")
@@ -163,6 +167,12 @@ class Database:
     @property
     def _name(self) -> str:
         return str(self.path) if self.path is not None else "PostgreSQL"
+
+
+def _stop_clashing(state: tenacity.RetryCallState) -> bool:
+    """A clash that looking again does not mend is a defect."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    return isinstance(error, exc.IntegrityError) and state.attempt_number >= _CLASHES
 
 
 def sqlite_engine(path: Path) -> sa.Engine:

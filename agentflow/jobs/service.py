@@ -6,9 +6,20 @@ of processes may hold one of these over one database.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import contextlib
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
+
+import sqlalchemy as sa
+
+from agentflow.budget.ledger import Ledger
+from agentflow.errors import JobFailed, JobStateConflict, UnknownJob
+from agentflow.jobs import records, transitions
+from agentflow.jobs.database import Database
 
 from agentflow.jobs.job import (
     Artifact,
@@ -18,9 +29,18 @@ from agentflow.jobs.job import (
     JobPage,
     JobResult,
     JobSpec,
+    JobState,
     JobStatistics,
     JobView,
 )
+from agentflow.jobs.runner import RESULT
+from agentflow.jobs.runs import new_job_id
+from agentflow.jobs.store.base import BlobStore
+from agentflow.jobs.transitions import Submission
+from agentflow.jobs.watch import Glimpse, Watch
+
+# Events that are read at a time.
+_BATCH: Final = 500
 
 
 class Jobs:
@@ -29,13 +49,33 @@ class Jobs:
     Every method that takes ``tenant`` sees that tenant's jobs alone; None sees all. Another tenant's job and one that
     does not exist are the same ``UnknownJob``.
 
+    Args:
+        database: where they are.
+        store: where their files are.
+        ledger: what they spent; deleting a job drops the replies that are kept there.
+        submitted: called after each submission of this process: its own worker need not wait to see it.
+
     Example:
-        >>> async with Jobs.open(settings) as jobs:                          # doctest: +SKIP
+        >>> async with open_jobs(settings) as jobs:                          # doctest: +SKIP
         ...     job = await jobs.submit(JobSpec(query="What limits inference?"))
         ...     async for event in jobs.events(job.id):
         ...         print(event.number, event.kind, event.data)
         ...     print((await jobs.result(job.id)).output)
     """
+
+    def __init__(
+        self,
+        database: Database,
+        store: BlobStore,
+        ledger: Ledger,
+        *,
+        submitted: Callable[[], None] | None = None,
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._ledger = ledger
+        self._submitted = submitted
+        self._watch = Watch(database)
 
     async def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> JobView:
         """Write a job down; from then on it is never lost.
@@ -49,7 +89,14 @@ class Jobs:
             UsageError: no worker can run this kind, or the job it follows is unknown.
             JobStoreError: it could not be written; it was not submitted.
         """
-        raise NotImplementedError
+        request = spec.model_dump_json(exclude_defaults=True)
+        new = Submission(new_job_id(), spec, hashlib.sha256(request.encode()).hexdigest(), idempotency_key)
+        if spec.previous is not None:
+            await self.get(spec.previous, tenant=spec.tenant)
+        view = records.view_of(await self._database.write(lambda c: transitions.submit(c, new)))
+        if self._submitted is not None:
+            self._submitted()
+        return view
 
     async def get(self, id: str, *, tenant: str | None = None) -> JobView:
         """How the job stands.
@@ -57,7 +104,7 @@ class Jobs:
         Raises:
             UnknownJob: there is none of this id.
         """
-        raise NotImplementedError
+        return records.view_of(await self._database.read(lambda c: records.find(c, id, tenant)))
 
     async def list(
         self, which: JobFilter = JobFilter(), *, cursor: str | None = None, limit: int = 50
@@ -67,9 +114,9 @@ class Jobs:
         Raises:
             UsageError: the cursor is none that was given out, or the limit is out of bounds.
         """
-        raise NotImplementedError
+        return await self._database.read(lambda c: records.page(c, which, cursor, limit))
 
-    def events(
+    async def events(
         self, id: str, *, since: int = 0, follow: bool = True, tenant: str | None = None
     ) -> AsyncIterator[JobEvent]:
         """Events after number ``since``, each exactly once and in order.
@@ -83,11 +130,27 @@ class Jobs:
         Raises:
             UnknownJob: there is none of this id, or it was deleted meanwhile.
         """
-        raise NotImplementedError
+        last, glimpse = since, await self._glimpse(id, tenant)
+        while True:
+            for event in await self._database.read(lambda c, last=last: records.events(c, id, last, _BATCH)):
+                last = event.number
+                yield event
+            if last < glimpse.events:
+                continue
+            if not follow or not glimpse.moves:
+                return
+            glimpse = await self._watch.changed(id, glimpse)
+            if glimpse.state is None:
+                raise UnknownJob(f"The job '{id}' was deleted meanwhile.")
 
     async def wait(self, id: str, *, seconds: float | None = None, tenant: str | None = None) -> JobView:
         """How the job stands once it has ended or waits for a person, or after so many seconds."""
-        raise NotImplementedError
+        glimpse = await self._glimpse(id, tenant)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while glimpse.moves:
+                    glimpse = await self._watch.changed(id, glimpse)
+        return await self.get(id, tenant=tenant)
 
     async def result(self, id: str, *, wait_s: float | None = None, tenant: str | None = None) -> JobResult:
         """What the job found: all of it, or a part that is marked ``partial``.
@@ -102,15 +165,23 @@ class Jobs:
             JobFailed: it has ended without any result.
             UnknownJob: there is none of this id.
         """
-        raise NotImplementedError
+        view = await self.wait(id, seconds=wait_s, tenant=tenant)
+        if view.has_result:
+            output = json.loads(await self.read(id, RESULT, tenant=tenant))
+            partial = view.partial or not view.state.ended
+            return JobResult(id=id, state=view.state, stop_reason=view.stop_reason, partial=partial, output=output)
+        if not view.state.ended:
+            raise JobStateConflict(f"The job '{id}' is {view.state} and has no result yet. Wait for it, or stop it.")
+        why = f": {view.error.message}" if view.error is not None else f" ({view.stop_reason})."
+        raise JobFailed(f"The job '{id}' is {view.state} without a result{why}")
 
     async def sources(self, id: str, *, tenant: str | None = None) -> Sequence[Artifact]:
         """What the job read; ``facts`` has each one's origin and title, ``read`` its text."""
-        raise NotImplementedError
+        return [one for one in await self.artifacts(id, tenant=tenant) if one.role == "source"]
 
     async def artifacts(self, id: str, *, tenant: str | None = None) -> Sequence[Artifact]:
         """Everything the job keeps, by name: result, sources, rendered reports."""
-        raise NotImplementedError
+        return await self._artifacts(id, tenant)
 
     async def read(self, id: str, name: str, *, tenant: str | None = None) -> bytes:
         """The content of one artifact, checked against its hash.
@@ -119,15 +190,21 @@ class Jobs:
             UnknownJob: there is no such job, or it has no artifact of this name.
             JobStoreError: it is missing, or was changed.
         """
-        raise NotImplementedError
+        found = await self._artifacts(id, tenant, name)
+        if not found:
+            raise UnknownJob(f"The job '{id}' has nothing called '{name[:80]}'.")
+        return await self._store.get(id, found[0].sha256)
 
     async def cancel(self, id: str, *, tenant: str | None = None) -> JobView:
         """End it, and discard what it found. A job that has ended already is left as it is."""
-        raise NotImplementedError
+        if await self._database.write(lambda c: transitions.cancel(c, id, tenant)):
+            await self._store.delete(id)
+        return await self.get(id, tenant=tenant)
 
     async def stop(self, id: str, *, tenant: str | None = None) -> JobView:
         """Let it finish early, with what was found. A job that has ended already is left as it is."""
-        raise NotImplementedError
+        await self._database.write(lambda c: transitions.stop(c, id, tenant))
+        return await self.get(id, tenant=tenant)
 
     async def resume(self, id: str, *, tenant: str | None = None) -> JobView:
         """Go on with a job that failed or is paused; what it paid for already is not paid again.
@@ -135,7 +212,8 @@ class Jobs:
         Raises:
             JobStateConflict: it is neither.
         """
-        raise NotImplementedError
+        await self._database.write(lambda c: transitions.resume(c, id, tenant))
+        return await self._again(id, tenant)
 
     async def approve(self, id: str, *, plan: Sequence[str] | None = None, tenant: str | None = None) -> JobView:
         """Let a job go on that waits for its plan to be approved, with another plan when one is given.
@@ -143,7 +221,8 @@ class Jobs:
         Raises:
             JobStateConflict: it does not wait for that.
         """
-        raise NotImplementedError
+        await self._database.write(lambda c: transitions.approve(c, id, tenant, plan))
+        return await self._again(id, tenant)
 
     async def set_budget(self, id: str, budget: JobBudget, *, tenant: str | None = None) -> JobView:
         """Give the job other limits. A running one holds to them within a second; a paused one needs ``resume`` too.
@@ -151,7 +230,8 @@ class Jobs:
         Raises:
             JobStateConflict: it has ended for good.
         """
-        raise NotImplementedError
+        await self._database.write(lambda c: transitions.set_budget(c, id, tenant, budget))
+        return await self.get(id, tenant=tenant)
 
     async def delete(self, id: str, *, tenant: str | None = None) -> None:
         """Remove a job that has ended: its row, events, files, and the replies the ledger kept. The books stay.
@@ -159,14 +239,25 @@ class Jobs:
         Raises:
             JobStateConflict: it has not ended; cancel it first.
         """
-        raise NotImplementedError
+        # Files and replies first: while the row stands, whoever is interrupted here can delete the rest.
+        view = await self.get(id, tenant=tenant)
+        if not view.state.ended:
+            raise JobStateConflict(f"The job '{id}' is {view.state}. Cancel it first, then delete it.")
+        await self._store.delete(id)
+        await self._ledger.erase(id)
+        with contextlib.suppress(UnknownJob):
+            await self._database.write(lambda c: transitions.delete(c, id, tenant))
 
     async def statistics(self) -> JobStatistics:
         """Queues and workers at this moment."""
-        raise NotImplementedError
+        return await self._database.read(records.statistics)
 
     async def aclose(self) -> None:
-        """Let go of the database. Closing twice changes nothing."""
+        """Let go of the database and the files. Closing twice changes nothing."""
+        await self._watch.aclose()
+        await self._store.aclose()
+        await self._ledger.aclose()
+        await self._database.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -175,3 +266,19 @@ class Jobs:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    async def _artifacts(self, id: str, tenant: str | None, name: str | None = None) -> Sequence[Artifact]:
+        def look(connection: sa.Connection) -> Sequence[Artifact]:
+            records.find(connection, id, tenant)
+            return records.artifacts(connection, id, name)
+
+        return await self._database.read(look)
+
+    async def _again(self, id: str, tenant: str | None) -> JobView:
+        if self._submitted is not None:
+            self._submitted()
+        return await self.get(id, tenant=tenant)
+
+    async def _glimpse(self, id: str, tenant: str | None) -> Glimpse:
+        row = await self._database.read(lambda c: records.find(c, id, tenant))
+        return Glimpse(row.events, JobState(row.state))

@@ -17,7 +17,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NoOpTracerProvider,
+    ProxyTracerProvider,
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+)
 
 from agentflow.messages import Completion, Message, Request
 from agentflow.telemetry import semconv as names
@@ -68,25 +76,30 @@ class AttemptSpan:
 
     def __init__(self, span: Span, labels: Mapping[str, Any]) -> None:
         self._span = span
-        self._labels = dict(labels)
+        self._labels = labels
 
     def held(self, tokens: int, usd: float, joules: float) -> None:
         """What was held for the attempt before it left."""
+        if not self._span.is_recording():
+            return
         figures = {"tokens": tokens, "usd": usd, "joules": joules}
         self._span.set_attributes({names.BUDGET_HELD + currency: amount for currency, amount in figures.items()})
 
     def finish(self, facts: AttemptFacts, completion: Completion | None = None) -> None:
         """The attempt gave a reply, good or not. A model's completion brings tokens and times along."""
-        self._describe(facts)
-        self._judge(facts)
-        if completion is not None:
-            self._span.set_attributes(_reply_attributes(completion))
+        self._explain(facts)
+        if self._span.is_recording():
+            self._describe(facts)
+            self._judge(facts)
+            if completion is not None:
+                self._span.set_attributes(_reply_attributes(completion))
+            self._span.set_status(Status(StatusCode.OK))
         if not facts.replayed:
             self._measure(facts, self._labels, completion)
-        self._span.set_status(Status(StatusCode.OK))
 
     def fail(self, error: Exception, facts: AttemptFacts) -> None:
         """The backend gave no reply. What the attempt is charged all the same is recorded."""
+        self._explain(facts)
         self._describe(facts)
         kind = type(error).__name__
         self._span.set_attribute(names.ERROR_TYPE, kind)
@@ -108,6 +121,10 @@ class AttemptSpan:
                 names.ENERGY_SOURCE: _energy_source(facts),
             }
         )
+
+    @staticmethod
+    def _explain(facts: AttemptFacts) -> None:
+        """Keep for the call's next attempt why this one was not enough."""
         call = _call.get()
         if call is not None:
             call.escalation = "" if facts.outcome == "accepted" else _short(facts.reason or facts.outcome)
@@ -121,7 +138,7 @@ class AttemptSpan:
             verdict[names.EVALUATION_EXPLANATION] = _short(facts.reason)
         self._span.add_event(names.EVALUATION_EVENT, verdict)
 
-    def _measure(self, facts: AttemptFacts, labels: dict[str, Any], completion: Completion | None) -> None:
+    def _measure(self, facts: AttemptFacts, labels: Mapping[str, Any], completion: Completion | None) -> None:
         meter = instruments()
         if names.OPERATION_NAME in labels:
             if completion is not None:
@@ -138,6 +155,11 @@ class WorkSpan:
 
     def __init__(self, span: Span) -> None:
         self._span = span
+
+    @property
+    def recording(self) -> bool:
+        """Whether what it is told goes anywhere."""
+        return self._span.is_recording()
 
     def served(self, rung: str, refusal: Exception | None) -> None:
         """Which rung's reply a call returned, and the budget's refusal of another, if there was one."""
@@ -185,6 +207,9 @@ def plan_span(agent: str) -> Generator[WorkSpan]:
 @contextmanager
 def call_span(name: str, path: str) -> Generator[WorkSpan]:
     """The span of one call, over all its attempts."""
+    if not _recorded():
+        yield _UNSEEN
+        return
     token = _call.set(_Call())
     try:
         with _span(f"call {name}", SpanKind.INTERNAL, {names.CALL_PATH: f"{path}/{name}"}) as span:
@@ -205,6 +230,9 @@ def retrieval_span(source: str, top_k: int) -> Generator[WorkSpan]:
 def code_span(rung: str, *, number: int) -> Generator[AttemptSpan]:
     """The span of an attempt on a code rung."""
     labels = {names.RUNG_NAME: rung, names.RUNG_KIND: "code"}
+    if not _recorded():
+        yield AttemptSpan(INVALID_SPAN, labels)
+        return
     attributes = {**labels, **_place(number)}
     with _span(f"code {rung}", SpanKind.INTERNAL, attributes, finished=False) as span:
         yield AttemptSpan(span, labels)
@@ -218,6 +246,9 @@ def chat_span(facts: ModelFacts, request: Request, *, number: int) -> Generator[
         names.PROVIDER_NAME: facts.provider,
         names.REQUEST_MODEL: facts.model,
     }
+    if not _recorded():
+        yield AttemptSpan(INVALID_SPAN, labels)
+        return
     rung = {names.RUNG_NAME: facts.rung, names.RUNG_KIND: "model"}
     attributes = {**labels, **rung, **_place(number), **_request_attributes(request)}
     kind = SpanKind.INTERNAL if facts.in_process else SpanKind.CLIENT
@@ -246,6 +277,14 @@ def _span(name: str, kind: SpanKind, attributes: Mapping[str, Any], *, finished:
             raise
         if finished:
             span.set_status(Status(StatusCode.OK))
+
+
+_UNSEEN = WorkSpan(INVALID_SPAN)
+
+
+def _recorded() -> bool:
+    """Whether spans go anywhere. Without an SDK, what they would say need not be gathered; it may come any time."""
+    return not isinstance(trace.get_tracer_provider(), (ProxyTracerProvider, NoOpTracerProvider))
 
 
 def _place(number: int) -> dict[str, Any]:

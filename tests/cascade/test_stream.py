@@ -61,7 +61,7 @@ async def test_a_model_that_fails_in_the_middle_is_not_followed(scripted_server:
 
 
 async def test_leaving_early_ends_the_call_and_charges_it(scripted_server: ScriptedServer) -> None:
-    scripted_server.script({"small": [{"text": LONG, "usage": USAGE}]})
+    scripted_server.script({"small": [{"text": LONG, "usage": USAGE, "gate_chunk": "never", "gate_from": 1}]})
     it = chain(rung(scripted_server, "small"))
     async with it.stream("Count.") as stream:
         async for _ in stream:

@@ -10,6 +10,7 @@ A script gives each model a list of steps, used in order; the last one repeats. 
     extra                      more fields of the reply (timings, energy_joules)
     status, error, retry_after an error instead of a reply
     gate                       wait until the test releases this gate
+    gate_chunk                 wait for this gate before each chunk, from chunk number gate_from on
     delay                      seconds before the reply; for benchmarks: a test opens a gate instead
     drop_after                 close the connection after so many chunks
     garbage                    these bytes instead of a reply
@@ -145,7 +146,7 @@ async def stream(request: web.Request, body: dict[str, Any], step: dict[str, Any
         if step.get("drop_after") == number:
             request.transport.abort() if request.transport else None
             return response
-        if "gate_chunk" in step:
+        if "gate_chunk" in step and number >= step.get("gate_from", 0):
             await SPACES[request.match_info["space"]].gates[step["gate_chunk"]].wait()
         delta: dict[str, Any] = {"index": 0, "delta": {"content": part}, "finish_reason": None}
         if number == 0 and (logprobs := logprobs_of(body, step)):
