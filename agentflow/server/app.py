@@ -17,13 +17,17 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from agentflow.config import Settings
-from agentflow.errors import AgentflowError, BudgetExceeded
+from agentflow.errors import AgentflowError
+from agentflow.jobs.opening import open_jobs
+from agentflow.runtime import Runtime
 from agentflow.server import health
 from agentflow.server.access import Door
 from agentflow.server.guard import Guard, Scope
 from agentflow.server.keys import Keys
 from agentflow.server.metrics import Metrics
-from agentflow.server.opening import open_jobs, open_runtime, open_store
+from agentflow.server.openai import chat, targets
+from agentflow.server.openai.asking import local_tenant
+from agentflow.server.opening import open_store
 from agentflow.server.problems import (
     INVALID,
     INVALID_FIELDS,
@@ -70,7 +74,8 @@ def create_app(settings: Settings, *, open: bool) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )  # fmt: skip
     app.state.stopping, app.state.metrics = asyncio.Event(), Metrics()
-    app.include_router(health.router)
+    for router in (health.router, targets.router, chat.router):
+        app.include_router(router)
     _answer_errors(app)
 
     def answered(scope: Scope, status: int, seconds: float) -> None:
@@ -87,10 +92,10 @@ async def _open(settings: Settings, stack: contextlib.AsyncExitStack, *, open: b
     store = open_store(settings)
     stack.push_async_callback(store.aclose)
     jobs = await stack.enter_async_context(open_jobs(settings))
-    runtime = open_runtime(settings)
+    runtime = Runtime(settings)
     stack.push_async_callback(runtime.aclose)
     door = Door(Keys(store), settings.server.requests_per_minute, open=open)
-    return Server(settings, runtime, jobs, store, door, app.state.metrics, app.state.stopping)
+    return Server(settings, runtime, jobs, store, door, local_tenant(), app.state.metrics, app.state.stopping)
 
 
 def _answer_errors(app: FastAPI) -> None:
@@ -102,8 +107,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(AgentflowError)
     async def ours(request: Request, error: AgentflowError) -> Response:
-        if isinstance(error, BudgetExceeded):
-            request.app.state.server.metrics.refused()
+        request.app.state.server.refused(error)
         return Problem.of(error).response()
 
     @app.exception_handler(RequestValidationError)

@@ -8,7 +8,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from agentflow.budget.meter import Meter
 from agentflow.config import Settings
+from agentflow.errors import AgentflowError, BudgetExceeded
 from agentflow.jobs.service import Jobs
 from agentflow.runtime import Runtime
 from agentflow.server.access import Door
@@ -26,6 +28,7 @@ class Server:
         jobs: the jobs of the database.
         store: the server's own tables.
         door: admits requests.
+        local: pays for whoever sits at this machine and has no key.
         metrics: counts them.
         stopping: set when the process is asked to end: streams end then.
     """
@@ -35,8 +38,14 @@ class Server:
     jobs: Jobs
     store: Store
     door: Door
+    local: Meter
     metrics: Metrics
     stopping: asyncio.Event
+
+    def refused(self, error: AgentflowError) -> None:
+        """Count what a budget had no room for."""
+        if isinstance(error, BudgetExceeded):
+            self.metrics.refused()
 
 
 def _server(request: Request) -> Server:

@@ -80,6 +80,6 @@ def _joules(spend: Spend) -> Joules:
 def _attempt(attempt: Attempt) -> AttemptBill:
     spend = attempt.spend
     return AttemptBill(
-        rung=attempt.rung, outcome=attempt.outcome, reason=attempt.reason, tokens=spend.tokens, usd=decimal_text(spend.nano_usd),
-        joules=spend.energy.mean, seconds=round(spend.seconds, 6),
+        rung=attempt.rung, outcome=attempt.outcome, reason=attempt.reason, tokens=spend.tokens,
+        usd=decimal_text(spend.nano_usd), joules=spend.energy.mean, seconds=round(spend.seconds, 6),
     )  # fmt: skip

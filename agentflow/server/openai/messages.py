@@ -171,7 +171,9 @@ def schema_of(type: str, schema: SchemaPart | None) -> OutputSchema | None:
     if type == "json_object":
         return OutputSchema("reply", {"type": "object"})
     if type != "json_schema" or schema is None or not schema.schema_:
-        raise UsageError(f"The format '{type[:40]}' is not known, or has no schema. Use text, json_object, json_schema.")
+        raise UsageError(
+            f"The format '{type[:40]}' is not known, or has no schema. Use text, json_object, json_schema."
+        )
     return OutputSchema(schema.name, schema.schema_)
 
 
