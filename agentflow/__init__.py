@@ -31,6 +31,9 @@ if TYPE_CHECKING:
         UsageError,
     )
     from agentflow.flow import Flow
+    from agentflow.jobs.handle import JobHandle
+    from agentflow.jobs.job import JobBudget, JobEvent, JobResult, JobSpec, JobState, JobView, StopReason
+    from agentflow.jobs.kinds import JobContext, Outcome
     from agentflow.messages import Message, Request, TokenUsage
     from agentflow.orchestration.agent import Agent
     from agentflow.research.report import Citation, Claim, Report
@@ -51,8 +54,17 @@ __all__ = [
     "ConfigError",
     "Energy",
     "Flow",
+    "JobBudget",
+    "JobContext",
+    "JobEvent",
+    "JobHandle",
+    "JobResult",
+    "JobSpec",
+    "JobState",
+    "JobView",
     "LedgerError",
     "Message",
+    "Outcome",
     "Reply",
     "Report",
     "Request",
@@ -60,6 +72,7 @@ __all__ = [
     "SourceError",
     "Spend",
     "Statistical",
+    "StopReason",
     "TokenUsage",
     "UnpricedModel",
     "UnprofiledModel",
@@ -83,13 +96,23 @@ _HOMES = {
     "Claim": "research.report",
     "Energy": "energy.interval",
     "Flow": "flow",
+    "JobBudget": "jobs.job",
+    "JobContext": "jobs.kinds",
+    "JobEvent": "jobs.job",
+    "JobHandle": "jobs.handle",
+    "JobResult": "jobs.job",
+    "JobSpec": "jobs.job",
+    "JobState": "jobs.job",
+    "JobView": "jobs.job",
     "Message": "messages",
+    "Outcome": "jobs.kinds",
     "Reply": "cascade.reply",
     "Report": "research.report",
     "Request": "messages",
     "Settings": "config",
     "Spend": "budget.spend",
     "Statistical": "budget.admission",
+    "StopReason": "jobs.job",
     "TokenUsage": "messages",
     "Verdict": "cascade.reply",
     "token_confidence": "cascade.checks",

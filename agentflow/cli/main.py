@@ -16,6 +16,8 @@ from agentflow.errors import AgentflowError, BudgetExceeded, UsageError
 _COMMANDS = {
     "research": "Answer a question from sources, with citations that are verified.",
     "report": "Print the report of an earlier job.",
+    "jobs": "Submit durable jobs, watch, stop and resume them.",
+    "worker": "Work on durable jobs until told to end.",
     "models": "List the configured models: price, energy, latency, whether each can be reached.",
     "budget": "Read the ledger: reports, accounts, attempts in doubt, a recount.",
     "energy": "Joules: explain a call line by line, measure this machine, draw a job.",

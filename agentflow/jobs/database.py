@@ -97,11 +97,12 @@ class Database:
         if engine is not None:
             engine.dispose()
 
-    def _patiently(self, work: Work[Value], writes: bool) -> Value:  # noqa: FBT001 - given to an executor by position
+    def _patiently(self, work: Work[Value], writes: bool) -> Value:
+        patient = tenacity.stop_after_delay(_PATIENCE_S)
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception(self._may_be_repeated),
             wait=tenacity.wait_random_exponential(multiplier=0.02, max=1.0),
-            stop=tenacity.stop_after_delay(_PATIENCE_S) | _stop_clashing,
+            stop=lambda state: _stop_clashing(state) or patient(state),
             reraise=True,
         )
         try:
@@ -111,7 +112,7 @@ class Database:
         except (exc.SQLAlchemyError, OSError) as error:
             raise self._failed(error) from error
 
-    def _once(self, work: Work[Value], writes: bool) -> Value:  # noqa: FBT001 - given to tenacity by position
+    def _once(self, work: Work[Value], writes: bool) -> Value:
         with self._engine().connect() as connection:
             connection = connection.execution_options(agentflow_writes=writes)
             with connection.begin():
@@ -202,7 +203,9 @@ def now_ms(connection: sa.Connection) -> int:
     """The time by the database's clock, which all workers share."""
     if connection.dialect.name == "sqlite":
         return time.time_ns() // 1_000_000
-    return int(connection.execute(sa.text("select (extract(epoch from clock_timestamp()) * 1000)::bigint")).scalar_one())
+    return int(
+        connection.execute(sa.text("select (extract(epoch from clock_timestamp()) * 1000)::bigint")).scalar_one()
+    )
 
 
 def take_turns(connection: sa.Connection) -> bool:

@@ -1,7 +1,7 @@
 """The engine on DBOS: its durable queues carry the tickets. The only file that imports dbos, when an engine starts.
 
-DBOS keeps its tables in the schema ``dbos`` of the same PostgreSQL, or in an SQLite file beside the jobs'. SQLite serves
-one process at a time, which a lock on a file sees to. What DBOS is not used for, and why: docs/jobs.md.
+DBOS keeps its tables in the schema ``dbos`` of the same PostgreSQL, or in an SQLite file beside the jobs'. SQLite
+serves one process at a time, which a lock on a file sees to. What DBOS is not used for, and why: docs/jobs.md.
 
 DBOS replaces the thread pool of the event loop it is called from, and shares it with its own work; so it is only ever
 called from a thread of this engine, and its workflows live on a loop of its own and wait for ours.

@@ -7,9 +7,9 @@ the fence in ``transitions`` and by the ledger. So an engine may lose its memory
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Ticket:
         return f"{self.job}.{self.number}"
 
 
-Run = Callable[[str, int], Awaitable[None]]
+Run = Callable[[str, int], Coroutine[Any, Any, None]]
 """Runs the job of this id with its ticket of this number. It raises nothing but CancelledError."""
 
 

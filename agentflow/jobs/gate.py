@@ -95,9 +95,7 @@ class GatedLedger:
     ) -> Entry:
         """End a held entry."""
         try:
-            return await self._ledger.close(
-                key, state, spend=spend, completion=completion, first_token_s=first_token_s
-            )
+            return await self._ledger.close(key, state, spend=spend, completion=completion, first_token_s=first_token_s)
         finally:
             if key in self._mine:
                 self._mine.discard(key)

@@ -1,6 +1,6 @@
 """What a job is, to everybody: what was asked (``JobSpec``), how it stands (``JobView``), what happens (``JobEvent``).
 
-Pydantic models, because all of it crosses edges: the database, the command line, HTTP. Imports budget values only.
+Pydantic models, because all of it crosses edges: the database, the command line, HTTP. Imports budget.
 Next: ``service`` is what is called with them.
 """
 
@@ -12,9 +12,19 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
 from agentflow.budget.budget import Budget
+from agentflow.errors import UsageError
 
 Effort = Literal["auto", "lite", "base", "core", "pro", "ultra"]
 OnLimit = Literal["answer", "pause", "fail"]
@@ -297,3 +307,32 @@ class JobStatistics(_Part):
 
     queues: tuple[QueueStatistics, ...]
     workers: tuple[str, ...]
+
+
+def ask_for(**asked: Any) -> JobSpec:
+    """A JobSpec of these fields; the same as calling it, with a fault told in one line.
+
+    Raises:
+        UsageError: a field is missing, unknown, or cannot be.
+    """
+    try:
+        return JobSpec(**asked)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        raise UsageError(f"The job cannot be: {f'{place}: ' if place else ''}{message}.") from error
+
+
+def budget_for_job(budget: Budget, on_limit: OnLimit = "answer") -> JobBudget:
+    """A budget of the SDK as a job's.
+
+    Raises:
+        UsageError: it is for a period: that is a tenant's.
+    """
+    if budget.per is not None:
+        raise UsageError(f"A job cannot have a budget per {budget.per}. Give it limits of its own.")
+    return JobBudget(
+        usd=None if budget.usd is None else Decimal(str(budget.usd)), tokens=budget.tokens, joules=budget.joules,
+        grams_co2e=budget.grams_co2e, calls=budget.calls, seconds=budget.seconds, on_limit=on_limit,
+    )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Journal: what a worker's jobs tell, written in batches, each job's in the order in which it was told. Imports database.
+"""Journal: what a worker's jobs tell, written in batches, in the order in which each told it. Imports database.
 
-Telling takes no time: a job goes on while its events are written, a few hundredths of a second later. Whoever needs them
-written first waits for ``flush``; a run's end does.
+Telling takes no time: a job goes on while its events are written, a few hundredths of a second later. Whoever needs
+them written first waits for ``flush``; a run's end does.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Journal:
             all_of_it = [Progress(p.fence, p.run, p.happenings, p.changes, batch) for p in pages.values()]
             try:
                 if all_of_it:
-                    self._fenced(await self._database.write(lambda connection: progress(connection, all_of_it)))
+                    self._fenced(await self._database.write(lambda c, all_of_it=all_of_it: progress(c, all_of_it)))
             except JobStoreError as error:
                 self._put_back(pages)
                 for future in waiting:

@@ -1,7 +1,7 @@
 """Leases: which workers are alive, by their own word not longer ago than a lease. Imports tables, transitions.
 
-A worker that says nothing for a lease is taken for dead: in one transaction its row goes and its jobs are free. One that
-was only asleep finds its row gone when it wakes; until it looks, ``Lease.holds`` tells it by its own clock.
+A worker that says nothing for a lease is taken for dead: in one transaction its row goes and its jobs are free. One
+that was only asleep finds its row gone when it wakes; until it looks, ``Lease.holds`` tells it by its own clock.
 """
 
 from __future__ import annotations

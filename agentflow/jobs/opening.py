@@ -1,8 +1,9 @@
-"""Jobs and workers as the configuration asks for them. Imports all of this floor; a database's library when one is used."""
+"""Jobs and workers as the configuration asks for them. Imports all of this floor, an engine when a worker is made."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from agentflow.budget.ledger import Ledger, open_ledger
 from agentflow.config import JobSettings, JobStoreSettings, Settings
@@ -19,20 +20,19 @@ from agentflow.jobs.worker import Worker, WorkerOptions
 from agentflow.runtime import Runtime
 
 
-def open_jobs(settings: Settings, ledger: Ledger | None = None, worker: Worker | None = None) -> Jobs:
+def open_jobs(settings: Settings, ledger: Ledger | None = None, nudge: Callable[[], None] | None = None) -> Jobs:
     """The configured jobs; nothing is opened or connected before they are first used.
 
     Args:
         settings: the configuration.
         ledger: which to use; the configured one when None. It is closed with the jobs.
-        worker: a worker of this process, which is told of submissions at once.
+        nudge: called after each submission: a worker of this process need not wait to see it.
 
     Raises:
         ConfigError: the variable with the address of PostgreSQL is not set.
     """
     database = open_database(settings.jobs)
-    submitted = None if worker is None else worker.nudge
-    return Jobs(database, open_store(settings.jobs.store), ledger or open_ledger(settings.ledger), submitted=submitted)
+    return Jobs(database, open_store(settings.jobs.store), ledger or open_ledger(settings.ledger), submitted=nudge)
 
 
 def open_worker(

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from agentflow.errors import UnknownJob, UsageError
 from agentflow.jobs.database import now_ms
@@ -186,7 +187,7 @@ def _metadata(connection: sa.Connection, name: str) -> sa.ColumnElement[str]:
     if connection.dialect.name == "sqlite":
         quoted = name.replace("\\", "\\\\").replace('"', '\\"')
         return sa.func.json_extract(job.c.spec, f'$.metadata."{quoted}"')
-    return sa.func.jsonb_extract_path_text(sa.cast(job.c.spec, sa.dialects.postgresql.JSONB), "metadata", name)
+    return sa.func.jsonb_extract_path_text(sa.cast(job.c.spec, JSONB), "metadata", name)
 
 
 def _cursor(row: Row) -> str:

@@ -112,9 +112,7 @@ async def research_kind(context: JobContext) -> Outcome:
     for source in reading.sources if reading is not None else ():
         texts[source.id] = source.text
         facts = {"id": source.id, "origin": source.origin, "title": source.title, "read_at": source.read_at}
-        await context.save(
-            f"sources/{source.id}.txt", source.text, source.media_type, role="source", facts=facts
-        )
+        await context.save(f"sources/{source.id}.txt", source.text, source.media_type, role="source", facts=facts)
     await context.save("report.md", to_markdown(report, texts), "text/markdown")
     await context.save("report.html", to_html(report, texts), "text/html")
     return Outcome(report.model_dump(mode="json"), report.ending is not None, _stop_reason(report))

@@ -307,11 +307,9 @@ async def _caught(kind: Kind, context: JobContext) -> Outcome | BaseException:
     return output if isinstance(output, Outcome) else Outcome(output)
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+def _first(error: BaseException) -> BaseException:
+    inside: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    return _first(inside[0]) if inside else error
 
 
 def _strings(text: str) -> list[str]:

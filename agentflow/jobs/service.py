@@ -20,7 +20,6 @@ from agentflow.budget.ledger import Ledger
 from agentflow.errors import JobFailed, JobStateConflict, UnknownJob
 from agentflow.jobs import records, transitions
 from agentflow.jobs.database import Database
-
 from agentflow.jobs.job import (
     Artifact,
     JobBudget,
@@ -106,15 +105,13 @@ class Jobs:
         """
         return records.view_of(await self._database.read(lambda c: records.find(c, id, tenant)))
 
-    async def list(
-        self, which: JobFilter = JobFilter(), *, cursor: str | None = None, limit: int = 50
-    ) -> JobPage:
+    async def list(self, which: JobFilter | None = None, *, cursor: str | None = None, limit: int = 50) -> JobPage:
         """Jobs, newest first, ``limit`` (1 to 500) at a time.
 
         Raises:
             UsageError: the cursor is none that was given out, or the limit is out of bounds.
         """
-        return await self._database.read(lambda c: records.page(c, which, cursor, limit))
+        return await self._database.read(lambda c: records.page(c, which or JobFilter(), cursor, limit))
 
     async def events(
         self, id: str, *, since: int = 0, follow: bool = True, tenant: str | None = None

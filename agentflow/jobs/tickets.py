@@ -90,7 +90,7 @@ def hand_out(
 
 
 def _places(connection: sa.Connection) -> dict[str, int]:
-    """Places of every queue that a living worker serves. Twice as many tickets are out, so that no place stays empty."""
+    """Places of every queue that a living worker serves; twice as many tickets are out, so that none stays empty."""
     places: Counter[str] = Counter()
     for served in connection.execute(sa.select(worker).where(worker.c.draining.is_(False))):
         for queue in served.queues.split(","):

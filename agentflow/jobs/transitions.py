@@ -265,9 +265,7 @@ def resume(connection: sa.Connection, id: str, tenant: str | None) -> None:
     now = now_ms(connection)
     late = row.deadline_ms is not None and row.deadline_ms <= now
     # What failed before this moment may be tried again; what was finished is replayed.
-    _queue(
-        connection, row, failures=0, recoveries=0, tried_again_ms=now, deadline_ms=None if late else row.deadline_ms
-    )
+    _queue(connection, row, failures=0, recoveries=0, tried_again_ms=now, deadline_ms=None if late else row.deadline_ms)
 
 
 def approve(connection: sa.Connection, id: str, tenant: str | None, plan: Sequence[str] | None) -> None:
@@ -294,9 +292,7 @@ def set_budget(connection: sa.Connection, id: str, tenant: str | None, budget: J
     row = find(connection, id, tenant, lock=True)
     if row.state in (str(JobState.COMPLETED), str(JobState.CANCELLED)):
         raise JobStateConflict(f"The job '{id}' is {row.state}: nothing more will be spent. Submit another one.")
-    _set(
-        connection, id, budget=budget.model_dump_json(exclude_defaults=True), budget_changes=row.budget_changes + 1
-    )
+    _set(connection, id, budget=budget.model_dump_json(exclude_defaults=True), budget_changes=row.budget_changes + 1)
     limits = budget.model_dump(mode="json", exclude_none=True)
     tell(connection, id, row.runs if row.worker else 0, [("budget", {"change": "limits", "limits": limits})])
 
@@ -358,16 +354,11 @@ def _insert(
     connection: sa.Connection, id: str, run: int, happenings: Sequence[Happening], last: int, batch: str
 ) -> None:
     now, first = now_ms(connection), last - len(happenings) + 1
-    connection.execute(
-        event.insert(),
-        [
-            {
-                "job": id, "number": first + place, "time_ms": now, "kind": kind, "run": run, "data": compact(dict(data)),
-                "batch": batch,
-            }
-            for place, (kind, data) in enumerate(happenings)
-        ],
-    )  # fmt: skip
+    rows = [
+        {"number": first + place, "kind": kind, "data": compact(dict(data))}
+        for place, (kind, data) in enumerate(happenings)
+    ]
+    connection.execute(event.insert(), [{"job": id, "time_ms": now, "run": run, "batch": batch, **row} for row in rows])
 
 
 def _leave(

@@ -1,8 +1,8 @@
 """Worker: a process that has jobs done. Imports runner, leases, tickets, an engine.
 
 Beside the jobs it runs four things: its lease is renewed by a thread; tickets are handed out; the dead are buried; and
-what people want of its jobs (stop, other limits) is looked up. All of it is in the database, so any worker can be killed
-at any moment, and any other goes on.
+what people want of its jobs (stop, other limits) is looked up. All of it is in the database, so any worker can be
+killed at any moment, and any other goes on.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class WorkerOptions:
     limits: Mapping[str, QueueLimits] = field(default_factory=dict[str, QueueLimits])
     lease_s: float = 5.0
     drain_s: float = 30.0
-    tries: Tries = Tries()
+    tries: Tries = field(default_factory=Tries)
     deaths: int = 5
     keep_days: float | None = None
 
@@ -78,7 +78,7 @@ class Worker:
 
     Example:
         >>> async with Worker(database, engine, runtime, kinds, store) as worker:      # doctest: +SKIP
-        ...     await worker.work()                                                     # until it is cancelled
+        ...     await worker.serve(until)
     """
 
     def __init__(
@@ -88,18 +88,18 @@ class Worker:
         runtime: Runtime,
         kinds: Kinds,
         store: BlobStore,
-        options: WorkerOptions = WorkerOptions(),  # noqa: B008 - a frozen value
+        options: WorkerOptions = WorkerOptions(),
     ) -> None:
         self.id = f"{socket.gethostname()[:40]}-{secrets.token_hex(4)}"
         self._database = database
         self._engine = engine
         self._options = options
-        self._lease = Lease(database, Post(self.id, options.queues, options.slots), options.lease_s, self._taken_for_dead)
+        self._lease = Lease(
+            database, Post(self.id, options.queues, options.slots), options.lease_s, self._taken_for_dead
+        )
         self._passage = Passage(lambda: self._lease.holds)
         self._journal = Journal(database, self._fenced)
-        self._runner = Runner(
-            self.id, database, runtime, kinds, store, self._journal, self._passage, options.tries
-        )
+        self._runner = Runner(self.id, database, runtime, kinds, store, self._journal, self._passage, options.tries)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = False
         self._started = False
@@ -128,6 +128,14 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             for loop in (self._journal.write(), self._hand_out(), self._look(), self._bury(), self._forget()):
                 group.create_task(loop)
+
+    async def serve(self, until: asyncio.Event) -> None:
+        """Work until the event is set, then drain."""
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(self.work())
+            await until.wait()
+            await self.drain()
+            working.cancel()
 
     def nudge(self) -> None:
         """A job was submitted in this process: hand out tickets now."""
@@ -238,8 +246,7 @@ class Worker:
                 _LOG.warning("%s Job %s is freed later.", error, row.id)
 
     def _wanted(self, connection: sa.Connection) -> tuple[Sequence[Row], int]:
-        columns = (job.c.id, job.c.ticket, job.c.wish, job.c.budget, job.c.budget_changes, job.c.deadline_ms, job.c.runs)
-        return connection.execute(sa.select(*columns).where(job.c.worker == self.id)).all(), now_ms(connection)
+        return connection.execute(sa.select(job).where(job.c.worker == self.id)).all(), now_ms(connection)
 
     async def _bury(self) -> None:
         """Free the jobs of workers that are gone."""

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, cast
+from typing import Literal
 
 from agentflow.budget.currency import Limits
 from agentflow.budget.ledger.base import AccountState, Entry, EntryFilter, Opening
@@ -100,7 +100,7 @@ class MemoryLedger:
 
     async def erase(self, job: str) -> int:
         """Drop the replies kept for a job."""
-        erased = cast("int", Erase(tuple(e.key for e in await self.entries(EntryFilter(job=job)))).apply(self._books, 0))
+        erased = Erase(tuple(e.key for e in await self.entries(EntryFilter(job=job)))).apply(self._books, 0)
         self._books.saved()
         return erased
 

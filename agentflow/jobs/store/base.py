@@ -1,7 +1,7 @@
 """The protocol of a store of files. Imports nothing of agentflow.
 
-Files are known by the SHA-256 of their content, within their job: equal files of one job are kept once, and a job's files
-go with it, whatever other jobs keep. Nothing one job stores can be found out through another.
+Files are known by the SHA-256 of their content, within their job: equal files of one job are kept once, and a job's
+files go with it, whatever other jobs keep. Nothing one job stores can be found out through another.
 """
 
 from __future__ import annotations
