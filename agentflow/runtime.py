@@ -24,7 +24,7 @@ from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
 from agentflow.chain import CallRecord, Chain
-from agentflow.config import CODE, LimitSettings, ModelSettings, Settings
+from agentflow.config import CODE, LimitSettings, ModelSettings, Settings, TenantSettings
 from agentflow.energy.estimate import EnergyProfile
 from agentflow.energy.profiles import CpuProfile, profile_for
 from agentflow.energy.shared_meter import SharedMeter
@@ -47,6 +47,8 @@ class Runtime:
         self._given = ledger
         self._memory = MemoryLedger()
         self._durable: Ledger | None = None
+        self.other_tenants: Callable[[str], Awaitable[TenantSettings | None]] | None = None
+        """Where limits of tenants are that the configuration does not have."""
         self._tenants: dict[str, Meter] = {}
         self._rungs: dict[str, ModelRung] = {}
         self._backends: dict[str, Backend] = {}
@@ -139,6 +141,8 @@ class Runtime:
         """
         if name not in self._tenants:
             limits = self.settings.tenants.get(name)
+            if limits is None and self.other_tenants is not None:
+                limits = await self.other_tenants(name)
             if limits is None:
                 names = ", ".join(self.settings.tenants) or "none"
                 raise UsageError(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 import click
+from pydantic import ValidationError
 
-from agentflow.config import load_settings
+from agentflow.config import TenantSettings, load_settings
+from agentflow.errors import UsageError
+from agentflow.jobs.opening import open_database
+from agentflow.jobs.tenants import Tenants
 from agentflow.server.keys import SCOPES, Key, Keys, Scope
-from agentflow.server.opening import open_store
+from agentflow.server.opening import open_annex
 
 Value = TypeVar("Value")
 _CONFIG = click.option(
@@ -33,19 +37,38 @@ def command() -> None:
 @click.option("--scope", "scopes", type=click.Choice(SCOPES), multiple=True, default=("submit", "read"),
               help="What it may do; may be given more than once.", show_default=True)  # fmt: skip
 @click.option("--requests-per-minute", type=click.IntRange(1), help="Its rate, instead of server.requests_per_minute.")
+@click.option("--day-usd", metavar="DOLLARS", help="Most dollars of the tenant's day.")
+@click.option("--month-usd", metavar="DOLLARS", help="Most dollars of the tenant's month.")
+@click.option("--day-joules", metavar="JOULES", help="Most joules of the tenant's day.")
+@click.option("--month-joules", metavar="JOULES", help="Most joules of the tenant's month.")
+@click.option("--day-tokens", metavar="TOKENS", help="Most tokens of the tenant's day.")
+@click.option("--month-tokens", metavar="TOKENS", help="Most tokens of the tenant's month.")
 @click.option("--days", type=click.IntRange(1, 36_500), help="For how long it is good; for ever if left out.")
 @_CONFIG
 def create(
     name: str, tenant: str | None, scopes: tuple[Scope, ...], requests_per_minute: int | None, days: int | None,
-    config: Path | None,
+    config: Path | None, **limits: str | None,
 ) -> None:  # fmt: skip
-    """Make a key called NAME and show it, once."""
+    """Make a key called NAME and show it, once.
+
+    Limits are those of its tenant, all whose keys share them; given again, they take the place of the earlier ones.
+    A tenant of the configuration has its limits there.
+    """
+    settings = load_settings(config)
+    given = _limits(limits)
+    if given is not None and (tenant or name) in settings.tenants:
+        raise UsageError(f"The tenant '{tenant or name}' has its limits in the configuration. Change them there.")
 
     async def work(keys: Keys) -> str:
         expires_ms = None if days is None else int(datetime.now(UTC).timestamp() * 1000) + days * _DAY_MS
-        _, token = await keys.create(
+        key, token = await keys.create(
             name, tenant or name, scopes, requests_per_minute=requests_per_minute, expires_ms=expires_ms
         )
+        tenants = Tenants(open_database(settings.jobs))
+        try:
+            await tenants.keep(key.tenant, given)
+        finally:
+            await tenants.aclose()
         return token
 
     click.echo(_with_keys(config, work))
@@ -77,13 +100,27 @@ def revoke(id: str, config: Path | None) -> None:
     click.echo(f"Revoked: {key.id} ({key.name})")
 
 
+def _limits(given: Mapping[str, str | None]) -> TenantSettings | None:
+    """The limits of the command line, ``day_usd`` and so on; None when there are none."""
+    tables: dict[str, dict[str, str]] = {}
+    for name, value in given.items():
+        if value is not None:
+            per, _, currency = name.partition("_")
+            tables.setdefault(per, {})[currency] = value
+    try:
+        return TenantSettings.model_validate(tables) if tables else None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"--{'-'.join(str(part) for part in first['loc'])}: {first['msg']}.") from error
+
+
 def _with_keys(config: Path | None, work: Callable[[Keys], Awaitable[Value]]) -> Value:
     async def run() -> Value:
-        store = open_store(load_settings(config))
+        annex = open_annex(load_settings(config))
         try:
-            return await work(Keys(store))
+            return await work(Keys(annex))
         finally:
-            await store.aclose()
+            await annex.aclose()
 
     return asyncio.run(run())
 

@@ -18,7 +18,8 @@ from starlette.exceptions import HTTPException
 
 from agentflow.config import Settings
 from agentflow.errors import AgentflowError
-from agentflow.jobs.opening import open_jobs
+from agentflow.jobs.opening import open_database, open_jobs
+from agentflow.jobs.tenants import Tenants
 from agentflow.runtime import Runtime
 from agentflow.server import health
 from agentflow.server.access import Door
@@ -27,7 +28,7 @@ from agentflow.server.keys import Keys
 from agentflow.server.metrics import Metrics
 from agentflow.server.openai import chat, targets
 from agentflow.server.openai.asking import local_tenant
-from agentflow.server.opening import open_store
+from agentflow.server.opening import open_annex
 from agentflow.server.problems import (
     INVALID,
     INVALID_FIELDS,
@@ -89,13 +90,16 @@ def create_app(settings: Settings, *, open: bool) -> FastAPI:
 
 async def _open(settings: Settings, stack: contextlib.AsyncExitStack, *, open: bool, app: FastAPI) -> Server:
     """Everything that requests share; the stack closes it, the last first."""
-    store = open_store(settings)
-    stack.push_async_callback(store.aclose)
+    annex = open_annex(settings)
+    stack.push_async_callback(annex.aclose)
     jobs = await stack.enter_async_context(open_jobs(settings))
+    tenants = Tenants(open_database(settings.jobs))
+    stack.push_async_callback(tenants.aclose)
     runtime = Runtime(settings)
+    runtime.other_tenants = tenants.limits
     stack.push_async_callback(runtime.aclose)
-    door = Door(Keys(store), settings.server.requests_per_minute, open=open)
-    return Server(settings, runtime, jobs, store, door, local_tenant(), app.state.metrics, app.state.stopping)
+    door = Door(Keys(annex), settings.server.requests_per_minute, open=open)
+    return Server(settings, runtime, jobs, annex, tenants, door, local_tenant(), app.state.metrics, app.state.stopping)
 
 
 def _answer_errors(app: FastAPI) -> None:

@@ -1,4 +1,4 @@
-"""Keys: who may call, and what they may do. Imports store, tables.
+"""Keys: who may call, and what they may do. Imports jobs.annex, tables.
 
 A key is 256 random bits, shown once. What is stored is their SHA-256: there is nothing to guess, as there is in a
 password, so a slow hash with salt would cost time at every request and add nothing.
@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import re
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
@@ -17,7 +18,7 @@ from typing import Any, Final, Literal, get_args
 import sqlalchemy as sa
 
 from agentflow.errors import UsageError
-from agentflow.server.store import Store, now_ms
+from agentflow.jobs.annex import Annex
 from agentflow.server.tables import key as keys
 
 Scope = Literal["submit", "read", "admin"]
@@ -58,7 +59,7 @@ class Key:
 class Keys:
     """All keys of one database."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Annex) -> None:
         self._store = store
 
     async def create(
@@ -89,7 +90,7 @@ class Keys:
         if unknown or not scopes:
             raise UsageError(f"Scopes are {', '.join(SCOPES)}, at least one; asked was {', '.join(scopes) or 'none'}.")
         id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
-        key = Key(id, name, tenant, frozenset(scopes), requests_per_minute, now_ms(), expires_ms)
+        key = Key(id, name, tenant, frozenset(scopes), requests_per_minute, _now_ms(), expires_ms)
         row = {
             "id": id, "name": name, "tenant": tenant, "scopes": " ".join(sorted(scopes)), "digest": _digest(secret),
             "requests_per_minute": requests_per_minute, "created_ms": key.created_ms, "expires_ms": expires_ms,
@@ -107,7 +108,7 @@ class Keys:
         if row is None or not same or match is None:
             return None
         key = _key(row)
-        return key if key.good(now_ms()) else None
+        return key if key.good(_now_ms()) else None
 
     async def list(self) -> Sequence[Key]:
         """Every key, the newest first."""
@@ -128,7 +129,7 @@ class Keys:
         """
 
         def work(connection: sa.Connection) -> Any:
-            ended = keys.update().where(keys.c.id == id, keys.c.revoked_ms.is_(None)).values(revoked_ms=now_ms())
+            ended = keys.update().where(keys.c.id == id, keys.c.revoked_ms.is_(None)).values(revoked_ms=_now_ms())
             connection.execute(ended)
             return connection.execute(sa.select(keys).where(keys.c.id == id)).mappings().first()
 
@@ -148,3 +149,7 @@ def _key(row: Any) -> Key:
         row["id"], row["name"], row["tenant"], frozenset(scopes), row["requests_per_minute"], row["created_ms"],
         row["expires_ms"], row["revoked_ms"],
     )  # fmt: skip
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

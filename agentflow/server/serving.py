@@ -14,7 +14,7 @@ from agentflow.errors import UsageError
 from agentflow.server.access import is_loopback
 from agentflow.server.app import create_app
 from agentflow.server.keys import Keys
-from agentflow.server.opening import open_store
+from agentflow.server.opening import open_annex
 from agentflow.server.protocol import patient_protocol
 
 _KEEP_ALIVE_S: Final = 15
@@ -66,15 +66,15 @@ async def serve(settings: Settings, *, announce: Any = print) -> None:
 
 
 async def _check_keys(settings: Settings, host: str, *, local: bool) -> None:
-    store = open_store(settings)
+    annex = open_annex(settings)
     try:
-        if not local and not await Keys(store).any():
+        if not local and not await Keys(annex).any():
             raise UsageError(
                 f"{host} can be reached from other machines, and there is no key: anybody could spend. Make one with: "
                 "agentflow keys create NAME, or listen at 127.0.0.1."
             )
     finally:
-        await store.aclose()
+        await annex.aclose()
 
 
 def _listen(host: str, port: int) -> socket.socket:

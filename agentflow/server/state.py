@@ -1,4 +1,4 @@
-"""What every request of one server process shares. Imports runtime, jobs, keys, store; ``app`` makes it."""
+"""What every request of one server process shares. Imports runtime, jobs, access; ``app`` makes it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from fastapi import Depends, Request
 from agentflow.budget.meter import Meter
 from agentflow.config import Settings
 from agentflow.errors import AgentflowError, BudgetExceeded
+from agentflow.jobs.annex import Annex
 from agentflow.jobs.service import Jobs
+from agentflow.jobs.tenants import Tenants
 from agentflow.runtime import Runtime
 from agentflow.server.access import Door
 from agentflow.server.metrics import Metrics
-from agentflow.server.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class Server:
         settings: the configuration.
         runtime: opens chains.
         jobs: the jobs of the database.
-        store: the server's own tables.
+        annex: the server's own tables.
+        tenants: limits and webhook secrets of tenants that were made by command.
         door: admits requests.
         local: pays for whoever sits at this machine and has no key.
         metrics: counts them.
@@ -36,7 +38,8 @@ class Server:
     settings: Settings
     runtime: Runtime
     jobs: Jobs
-    store: Store
+    annex: Annex
+    tenants: Tenants
     door: Door
     local: Meter
     metrics: Metrics

@@ -5,12 +5,7 @@ Times are milliseconds since 1970, UTC.
 
 from __future__ import annotations
 
-from typing import Final
-
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
-
-MAKING: Final = 0x616773727665
-"""The lock under which PostgreSQL makes these tables."""
 
 metadata = MetaData()
 

@@ -1,29 +1,34 @@
-"""What the server remembers: its tables in the database of jobs, made when first used. Imports jobs.database."""
+"""Annex: further tables in the database of jobs, made when they are first used. Imports database.
+
+``tenants`` has some, and the server.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import sqlalchemy as sa
 
 from agentflow.jobs.database import Database
-from agentflow.server import tables
 
 Value = TypeVar("Value")
+# The lock under which PostgreSQL makes tables: two servers may start at once.
+_MAKING: Final = 0x616773727665
 
 
-class Store:
-    """The server's tables.
+class Annex:
+    """Tables beside those of jobs.
 
     Args:
         database: the one of jobs, or another of the same address.
+        tables: what is to be there.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, tables: sa.MetaData) -> None:
         self._database = database
+        self._tables = tables
         self._making = asyncio.Lock()
         self._made = False
 
@@ -52,16 +57,10 @@ class Store:
     async def _make(self) -> None:
         async with self._making:
             if not self._made:
-                await self._database.write(_make_tables)
+                await self._database.write(self._make_tables)
                 self._made = True
 
-
-def _make_tables(connection: sa.Connection) -> None:
-    if connection.dialect.name != "sqlite":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(tables.MAKING)))
-    tables.metadata.create_all(connection)
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970, UTC."""
-    return time.time_ns() // 1_000_000
+    def _make_tables(self, connection: sa.Connection) -> None:
+        if connection.dialect.name != "sqlite":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING)))
+        self._tables.create_all(connection)
