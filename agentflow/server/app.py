@@ -23,6 +23,8 @@ from agentflow.jobs.tenants import Tenants
 from agentflow.runtime import Runtime
 from agentflow.server import health
 from agentflow.server.access import Door
+from agentflow.server.collections import routes as collections
+from agentflow.server.collections.shelf import Collections
 from agentflow.server.guard import Guard, Scope
 from agentflow.server.keys import Keys
 from agentflow.server.metrics import Metrics
@@ -42,10 +44,16 @@ from agentflow.server.problems import (
     Problem,
     ProblemBody,
 )
+from agentflow.server.research import controlling, reading, submitting
+from agentflow.server.research.idempotency import Idempotency
 from agentflow.server.state import Server
+from agentflow.server.webhooks.outbox import Outbox
 
 _BY_STATUS: Final = {404: NOT_FOUND, 405: METHOD, 408: TIMED_OUT, 413: TOO_LARGE}
 _SHOWN_FAULTS: Final = 20
+_ROUTERS: Final = (
+    health.router, targets.router, chat.router, submitting.router, controlling.router, reading.router,
+)  # fmt: skip
 _PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
     "default": {
         "description": "What went wrong",
@@ -65,8 +73,11 @@ def create_app(settings: Settings, *, open: bool) -> FastAPI:
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncGenerator[None]:
         async with contextlib.AsyncExitStack() as stack:
-            app.state.server = await _open(settings, stack, open=open, app=app)
-            yield
+            app.state.server = server = await _open(settings, stack, open=open, app=app)
+            async with asyncio.TaskGroup() as group:
+                delivering = group.create_task(server.webhooks.run())
+                yield
+                delivering.cancel()
 
     app = FastAPI(
         title="agentflow", version="1", lifespan=life, docs_url=None, redoc_url=None, responses=_PROBLEM,
@@ -75,8 +86,10 @@ def create_app(settings: Settings, *, open: bool) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )  # fmt: skip
     app.state.stopping, app.state.metrics = asyncio.Event(), Metrics()
-    for router in (health.router, targets.router, chat.router):
+    for router in _ROUTERS:
         app.include_router(router)
+    # An upload has the bounds of multipart around it.
+    app.include_router(collections.router, max_body_size=int(settings.server.max_upload_mb * 1_000_000) + 16_384)
     _answer_errors(app)
 
     def answered(scope: Scope, status: int, seconds: float) -> None:
@@ -98,8 +111,12 @@ async def _open(settings: Settings, stack: contextlib.AsyncExitStack, *, open: b
     runtime = Runtime(settings)
     runtime.other_tenants = tenants.limits
     stack.push_async_callback(runtime.aclose)
-    door = Door(Keys(annex), settings.server.requests_per_minute, open=open)
-    return Server(settings, runtime, jobs, annex, tenants, door, local_tenant(), app.state.metrics, app.state.stopping)
+    bounds = settings.server
+    outbox = Outbox(annex, jobs, tenants, allow_private=bounds.allow_private)
+    return Server(
+        settings, runtime, jobs, annex, tenants, Idempotency(annex), outbox, Collections(annex, bounds),
+        Door(Keys(annex), bounds.requests_per_minute, open=open), local_tenant(), app.state.metrics, app.state.stopping,
+    )  # fmt: skip
 
 
 def _answer_errors(app: FastAPI) -> None:

@@ -16,7 +16,10 @@ from agentflow.jobs.service import Jobs
 from agentflow.jobs.tenants import Tenants
 from agentflow.runtime import Runtime
 from agentflow.server.access import Door
+from agentflow.server.collections.shelf import Collections
 from agentflow.server.metrics import Metrics
+from agentflow.server.research.idempotency import Idempotency
+from agentflow.server.webhooks.outbox import Outbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,9 @@ class Server:
         jobs: the jobs of the database.
         annex: the server's own tables.
         tenants: limits and webhook secrets of tenants that were made by command.
+        idempotency: keys of requests that were sent twice.
+        webhooks: tells of jobs that end.
+        collections: files that were uploaded.
         door: admits requests.
         local: pays for whoever sits at this machine and has no key.
         metrics: counts them.
@@ -40,6 +46,9 @@ class Server:
     jobs: Jobs
     annex: Annex
     tenants: Tenants
+    idempotency: Idempotency
+    webhooks: Outbox
+    collections: Collections
     door: Door
     local: Meter
     metrics: Metrics

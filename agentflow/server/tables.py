@@ -23,23 +23,33 @@ key = Table(
     Column("revoked_ms", BigInteger),
 )
 
-webhook = Table(
-    "agentflow_webhook",
+watch = Table(
+    "agentflow_webhook_watch",
+    metadata,
+    Column("job", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    # The state that was told last.
+    Column("told", Text, nullable=False, default=""),
+)
+
+delivery = Table(
+    "agentflow_webhook_delivery",
     metadata,
     Column("id", Text, primary_key=True),
     Column("job", Text, nullable=False),
     Column("tenant", Text, nullable=False),
     Column("url", Text, nullable=False),
-    # waiting for the job, due, delivered, dead.
+    Column("body", Text, nullable=False),
+    # due, delivered, dead.
     Column("state", Text, nullable=False),
     Column("due_ms", BigInteger, nullable=False),
-    Column("tries", Integer, nullable=False, default=0),
-    Column("said", Text, nullable=False, default=""),
+    Column("tries", Integer, nullable=False),
+    Column("answer", Text, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
-    Column("ended_ms", BigInteger),
 )
-Index("agentflow_webhook_due", webhook.c.state, webhook.c.due_ms)
-Index("agentflow_webhook_job", webhook.c.job)
+Index("agentflow_webhook_due", delivery.c.state, delivery.c.due_ms)
+Index("agentflow_webhook_job", delivery.c.job)
 
 collection = Table(
     "agentflow_collection",
@@ -61,4 +71,12 @@ file = Table(
     Column("sha256", Text, nullable=False),
     Column("characters", BigInteger, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
+)
+
+idempotency = Table(
+    "agentflow_idempotency",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("generation", Integer, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
 )
