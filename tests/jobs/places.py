@@ -134,6 +134,4 @@ async def until(jobs: Jobs, id: str, *states: JobState, seconds: float = 30.0) -
 def calls_of(query: str, *, branches: int = 4, calls: int = 5, **more: Any) -> JobSpec:
     """A job of so many calls, which are named after the query."""
     pause = more.pop("pause", 0.0)
-    return JobSpec(
-        kind="calls", query=query, input={"branches": branches, "calls": calls, "pause": pause}, **more
-    )
+    return JobSpec(kind="calls", query=query, input={"branches": branches, "calls": calls, "pause": pause}, **more)

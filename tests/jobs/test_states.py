@@ -118,9 +118,7 @@ async def test_a_deadline_that_passes_in_the_queue_is_told(place: Place) -> None
     ("on_limit", "state"),
     [("answer", JobState.COMPLETED), ("pause", JobState.PAUSED_BUDGET), ("fail", JobState.FAILED)],
 )
-async def test_a_budget_that_is_used_up(
-    place: Place, counting: CountingServer, on_limit: str, state: JobState
-) -> None:
+async def test_a_budget_that_is_used_up(place: Place, counting: CountingServer, on_limit: str, state: JobState) -> None:
     query = f"{place.folder.name} {on_limit}"
     async with at_work(place) as (jobs, _):
         spec = JobSpec(kind="keeping", query=query, budget=JobBudget(calls=3).model_copy(update={"on_limit": on_limit}))
@@ -279,10 +277,10 @@ async def test_a_tenant_sees_its_own_jobs_only(place: Place) -> None:
             await ask(jobs)
         with pytest.raises(UnknownJob) as nobodys:
             await jobs.get("20260101-000000-0000000000000000", tenant="two")
-        assert str(theirs.value).replace(job.id, "X") == str(nobodys.value).replace("20260101-000000-0000000000000000", "X")
+        assert str(theirs.value).replace(job.id, "X") == str(nobodys.value).replace(
+            "20260101-000000-0000000000000000", "X"
+        )
         for act in (jobs.cancel, jobs.stop, jobs.resume, jobs.delete, jobs.approve):
             with pytest.raises(UnknownJob):
                 await act(job.id, tenant="two")
         assert (await jobs.list(JobFilter(tenant="two"))).jobs == ()
-
-

@@ -96,3 +96,17 @@ def keys(folder: Path) -> list[dict[str, Any]]:
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENTFLOW_", "OTEL_"))}
     return {**kept, "PYTHONPATH": str(PROJECT)}
+
+
+class Background:
+    """A command of agentflow that keeps running, and need not say when it is ready."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "agentflow", *arguments]
+        self._log = (folder / f"{arguments[0]}.log").open("ab")
+        self.process = subprocess.Popen(command, cwd=folder, env=_environment(), stdout=self._log, stderr=self._log)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._log.close()
