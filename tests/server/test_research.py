@@ -203,7 +203,8 @@ def test_collections_take_files_that_can_be_read(http: httpx.Client, tides: str)
     listed = http.get("/v1/collections").json()["data"]
     assert [file["name"] for one in listed if one["id"] == tides for file in one["files"]] == ["more.txt", "tides.md"]
     for name, content in [
-        ("../../etc/passwd.txt", "x"), ("..", "x"), (".hidden.txt", "x"), ("a/b.txt", "x"), ("run.exe", "x"), ("a\\b.txt", "x"),
+        ("../../etc/passwd.txt", "x"), ("..", "x"), (".hidden.txt", "x"), ("a/b.txt", "x"), ("run.exe", "x"),
+        ("a\\b.txt", "x"),
         ("empty.txt", ""), ("broken.pdf", b"%PDF-1.4 nothing"), ("zero\x00.txt", "x"), ("x" * 200 + ".txt", "x"),
     ]:  # fmt: skip
         refused = add(name, content)
