@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from agentflow.cascade.checks import Candidate, Check, token_confidence
     from agentflow.cascade.reply import Attempt, Reply, Verdict
     from agentflow.chain import Chain
+    from agentflow.client import AsyncClient, Client
     from agentflow.config import Settings
     from agentflow.energy.interval import Energy
     from agentflow.errors import (
         AgentflowError,
+        ApiError,
         BudgetExceeded,
         CallFailed,
         ConfigError,
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Agent",
     "AgentflowError",
+    "ApiError",
+    "AsyncClient",
     "Attempt",
     "Budget",
     "BudgetExceeded",
@@ -51,6 +55,7 @@ __all__ = [
     "Check",
     "Citation",
     "Claim",
+    "Client",
     "ConfigError",
     "Energy",
     "Flow",
@@ -86,6 +91,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Agent": "orchestration.agent",
+    "AsyncClient": "client",
     "Attempt": "cascade.reply",
     "Budget": "budget.budget",
     "Candidate": "cascade.checks",
@@ -94,6 +100,7 @@ _HOMES = {
     "Check": "cascade.checks",
     "Citation": "research.report",
     "Claim": "research.report",
+    "Client": "client",
     "Energy": "energy.interval",
     "Flow": "flow",
     "JobBudget": "jobs.job",
