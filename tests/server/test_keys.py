@@ -63,9 +63,7 @@ def test_a_key_is_kept_as_its_hash_alone(folder: Path, tokens: dict[str, str]) -
     assert all(len(digest) == 64 for digest in digests)
 
 
-@pytest.mark.parametrize(
-    "token", [None, "x", "af_0000000000000000_" + "A" * 43, "af_'; drop table agentflow_key;--"]
-)
+@pytest.mark.parametrize("token", [None, "x", "af_0000000000000000_" + "A" * 43, "af_'; drop table agentflow_key;--"])
 def test_without_a_good_key_nothing_is_done(api: Api, tokens: dict[str, str], token: str | None) -> None:
     with api.client(token) as http:
         for method, path in [("GET", "/v1/models"), ("GET", "/v1/research"), ("POST", "/v1/chat/completions")]:

@@ -180,6 +180,20 @@ def test_a_batch_accepts_what_it_can(http: httpx.Client, tides: str) -> None:
     ]
 
 
+def test_an_estimate_is_made_from_the_jobs_that_ran(
+    http: httpx.Client, tides: str, worker: Background, models: ScriptedServer
+) -> None:
+    jobs = [http.post("/v1/research", json=ask(tides)).json()["id"] for _ in range(5)]
+    assert [result(http, id).status_code for id in jobs] == [200] * 5
+    asked = len(models.requests())
+    estimate = http.post("/v1/research:estimate", json=ask(tides)).json()
+    assert estimate["basis"] == "history" and estimate["error"]["jobs"] >= 5
+    assert 0 < estimate["joules"]["p50"] <= estimate["joules"]["p90"]
+    low = http.post("/v1/research:estimate", json=ask(tides, budget={"joules": 0.001})).json()
+    assert low["joules"] == {"p50": 0.001, "p90": 0.001}
+    assert len(models.requests()) == asked, "no model was asked"
+
+
 def test_text_is_given_where_it_was_asked_for(http: httpx.Client, tides: str, worker: Background) -> None:
     job = http.post("/v1/research", json=ask(tides, output={"format": "text"})).json()
     output = result(http, job["id"]).json()["output"]
