@@ -20,6 +20,7 @@ from agentflow.cascade.checks import Check, output_schema
 from agentflow.cascade.reply import AnyReply, Attempt, Reply
 from agentflow.cascade.scope import CallScope
 from agentflow.cascade.stream import ReplyStream
+from agentflow.cascade.warmth import Warmth
 from agentflow.errors import UsageError
 from agentflow.messages import Delta, Message, Request, writable
 from agentflow.telemetry import tracing
@@ -87,6 +88,7 @@ class Chain:
         self._unrepeated = key is not None
         self._labels = replace(labels or Labels(), chain=meter.name)
         self._admission = admission or Strict()
+        self._warmth = Warmth()
         self._final = final
         self._observe = observe
         self._repeats: Counter[str] = Counter()
@@ -209,7 +211,7 @@ class Chain:
         self._calls += 1
         scope = CallScope(
             self.meter, self._ledger, self._key(name, request), self._observer(name),
-            replace(self._labels, call=name), last or self._final, self._admission,
+            replace(self._labels, call=name), last or self._final, self._admission, self._warmth,
         )  # fmt: skip
         with tracing.call_span(name, self.meter.path) as span:
             reply = await (cascade or self.cascade).run(request, scope, output, checks, tell)

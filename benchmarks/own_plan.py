@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agentflow.budget.meter import Meter
 from agentflow.chain import Chain
 from agentflow.orchestration.agent import Agent
 from agentflow.orchestration.orchestrator import Orchestrator

@@ -7,10 +7,11 @@ Next: ``sending`` and ``computing`` (one attempt), ``scope`` (how it gets its ro
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final, Protocol
 
 from agentflow.budget.currency import MICRO
 from agentflow.budget.ledger import Entry, Labels
@@ -18,29 +19,43 @@ from agentflow.budget.money import NANO
 from agentflow.budget.spend import Spend
 from agentflow.cascade.checks import Candidate, Check, output_schema, parse_output, run_checks
 from agentflow.cascade.computing import compute
-from agentflow.cascade.outlook import outlook
+from agentflow.cascade.confidence import answer_key
+from agentflow.cascade.outlook import outlook, with_return_costs
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.reply import Attempt, Outcome, Reply, Verdict
-from agentflow.cascade.routing.state import Abstain, Decision, Seen, State, Stop, Try
+from agentflow.cascade.routing.state import Abstain, Decision, Probe, Seen, State, Stop, Try
 from agentflow.cascade.rung import CodeRung, ModelRung, Rung
 from agentflow.cascade.scope import CallScope
 from agentflow.cascade.sending import SendFailed, send
+from agentflow.cascade.signals import Signal
 from agentflow.errors import BudgetExceeded, CallFailed
 from agentflow.messages import Completion, Delta, Message, Request
 from agentflow.telemetry import tracing
 
+# The place of a reply that is no candidate: what was asked about another one.
+_NOWHERE: Final = -1
+
 
 @dataclass(slots=True)
 class _Tried:
-    """A reply of the rung at ``place``, with its verdict; ``output`` is None when it did not parse."""
+    """A reply of the rung at ``place``, with its verdict; ``output`` is None when it did not parse.
+
+    ``signal`` is its confidence before calibration.
+    """
 
     place: int
     output: Any
     text: str
     verdict: Verdict
-    answer: str | None = None
     completion: Completion | None = None
+    signal: float | None = None
     attempt: Attempt = field(init=False)
+
+
+class _Judge(Protocol):
+    async def __call__(
+        self, rung: ModelRung, request: Request, completion: Completion, spend: Spend, *, replayed: bool
+    ) -> _Tried: ...
 
 
 class Climb:
@@ -68,6 +83,7 @@ class Climb:
         self.tried: list[_Tried] = []
         self.closed: set[int] = set()
         self.running: set[int] = set()
+        self.probed: set[int] = set()
         self.refusal: BudgetExceeded | None = None
         self.ended = False
         self._decision: Decision | None = None
@@ -82,10 +98,10 @@ class Climb:
                     return self._served(self.tried[place])
                 case Try(place, _, beside):
                     await self._try((place, *beside), request)
+                case Probe(place):
+                    await self._probe(self.tried[place], request)
                 case Abstain(reason):
                     raise self.refusal or self._failed(reason)
-                case _:
-                    raise AssertionError(f"nothing here can do {decision}")
         # The budget refused a rung, and says that no other is to be tried.
         best = self._state(request).best()
         if best is None:
@@ -136,14 +152,53 @@ class Climb:
         Rungs that still run beside the one being ``judged`` are still open: their replies may come to be better.
         """
         latest = {tried.place: tried for tried in self.tried}
-        seen = tuple(Seen(place, tried.verdict, tried.answer) for place, tried in latest.items())
+        seen = tuple(Seen(place, tried.verdict, self._answer(tried)) for place, tried in latest.items())
         self.tried = list(latest.values())
         shut = self.closed - self.running | {judged}
         rungs = tuple(
-            outlook(rung, request, self.scope, open=place not in shut, priced=self._priced(place))
+            outlook(rung, request, self.scope, self._signal(place), open=place not in shut, priced=self._priced(place))
             for place, rung in enumerate(self.rungs)
         )
+        if self.policy.routing is not None:
+            rungs = with_return_costs(rungs, self.rungs, request, self.scope)
         return State(rungs, seen, task=self.scope.labels.call)
+
+    def _answer(self, tried: _Tried) -> str | None:
+        """What tells whether two replies agree; found out only where somebody will compare them."""
+        compared = self.policy.routing is not None or len(self.tried) > 1
+        return answer_key(tried.output) if compared else None
+
+    def _signal(self, place: int) -> Signal | None:
+        """What could find out the confidence of a rung's reply, if it has not been asked yet."""
+        return None if place in self.probed else self.policy.signal
+
+    async def _probe(self, tried: _Tried, request: Request) -> None:
+        """Pay for what tells a reply's confidence."""
+        signal, rung = self.policy.signal, self.rungs[tried.place]
+        self.probed.add(tried.place)
+        if signal is None or isinstance(rung, CodeRung):
+            return
+        candidate = Candidate(request, tried.output, tried.completion)
+        verdict = tried.verdict & await signal.read(rung, candidate, self.output, self._evidence)
+        tried.signal, tried.verdict = verdict.confidence, self._calibrated(rung, verdict)
+
+    async def _evidence(self, rung: ModelRung, request: Request) -> str | None:
+        """Ask for what says something of another reply: within the budget, and never instead of it."""
+        try:
+            heard = await self._ask(rung, request, self._noted)
+        except BudgetExceeded as refused:
+            self._record(self._attempt(rung, "refused", Spend(), reason=str(refused)))
+            return None
+        return None if heard is None else heard.text
+
+    async def _noted(
+        self, rung: ModelRung, request: Request, completion: Completion, spend: Spend, *, replayed: bool
+    ) -> _Tried:
+        """Evidence is not judged itself."""
+        heard = _Tried(_NOWHERE, completion.text, completion.text, Verdict(valid=True))
+        heard.attempt = self._attempt(rung, "evidence", spend, "asked about another reply", replayed=replayed)
+        self._record(heard.attempt)
+        return heard
 
     def _priced(self, place: int) -> bool:
         """Whether the policy will want to know what a rung costs: the fixed order asks of the next one, and seldom."""
@@ -161,7 +216,7 @@ class Climb:
         with hold, tracing.code_span(rung.name, number=len(self.trail) + 1) as span:
             answer, spend = await compute(rung, request, hold, key, self.scope)
             verdict = run_checks(self.checks, Candidate(request, answer.value, None)) & Verdict(True, answer.confidence)
-            tried = self._judged(rung, request, answer.value, "", verdict, spend)
+            tried = await self._judged(rung, request, answer.value, "", verdict, spend)
             self._note(key, tried.attempt)
             span.finish(_facts(tried.attempt))
             return tried
@@ -174,17 +229,26 @@ class Climb:
         for repair in range(self.policy.repairs + 1):
             if tried is not None:
                 request = _repaired(request, tried)
-            tried = await self._ask(rung, request, repair=repair > 0)
+            judge = functools.partial(self._judge_completion, repair=repair > 0)
+            tried = await self._ask(rung, request, judge, self._live(rung), repair=repair > 0)
             if tried is None or tried.verdict.valid:
                 break
         return tried
 
-    async def _ask(self, rung: ModelRung, request: Request, *, repair: bool) -> _Tried | None:
-        """One attempt: replay it, or hold, send, settle. None when the backend gave no reply."""
+    async def _ask(
+        self,
+        rung: ModelRung,
+        request: Request,
+        judge: _Judge,
+        tell: Callable[[Delta], None] | None = None,
+        *,
+        repair: bool = False,
+    ) -> _Tried | None:
+        """One attempt: replay it, or hold, send, settle; then judge it. None when the backend gave no reply."""
         while True:
             while (done := await self._done(rung)) is not None:
                 if done.completion is not None:
-                    return self._judge_completion(rung, request, done.completion, Spend(), repair=repair, replayed=True)
+                    return await judge(rung, request, done.completion, Spend(), replayed=True)
                 known = done.outcome == "failed"
                 reason = "it failed in an earlier run" if known else "an earlier run was cut off during it"
                 self._record(self._attempt(rung, "failed", Spend(), reason=reason, repair=repair, replayed=True))
@@ -200,7 +264,7 @@ class Climb:
         with tracing.chat_span(model, request, number=len(self.trail) + 1) as span:
             span.held(hold.quote.tokens, hold.quote.nano_usd / NANO, hold.quote.microjoules / MICRO)
             try:
-                completion, spend = await send(rung, request, hold, key, self.scope, self._live(rung))
+                completion, spend = await send(rung, request, hold, key, self.scope, tell)
             except SendFailed as failed:
                 attempt = self._attempt(rung, "failed", failed.spend, reason=str(failed.error), repair=repair)
                 self._record(attempt)
@@ -211,7 +275,9 @@ class Climb:
                     raise failed.error from failed
                 return None
             self.scope.admission.saw(rung.name, labels.call, completion.usage.output)
-            tried = self._judge_completion(rung, request, completion, spend, repair=repair)
+            if self.policy.routing is not None:
+                self.scope.warmth.saw(rung, request, completion.usage)
+            tried = await judge(rung, request, completion, spend, replayed=False)
             self._note(key, tried.attempt)
             span.finish(_facts(tried.attempt), completion)
             return tried
@@ -221,7 +287,7 @@ class Climb:
         entry = await self.scope.ledger.find(self._key(rung), replay=True)
         return None if entry is None or entry.state in ("held", "released") else entry
 
-    def _judge_completion(
+    async def _judge_completion(
         self,
         rung: ModelRung,
         request: Request,
@@ -239,11 +305,11 @@ class Climb:
             verdict = verdict & Verdict(verdict.valid, reason="the reply was cut at its token limit; answer shorter")
         if verdict.valid:
             verdict = verdict & run_checks(self.checks, Candidate(request, value, completion))
-        return self._judged(
+        return await self._judged(
             rung, request, value, completion.text, verdict, spend, completion, repair=repair, replayed=replayed
         )
 
-    def _judged(
+    async def _judged(
         self,
         rung: Rung,
         request: Request,
@@ -257,25 +323,34 @@ class Climb:
         replayed: bool = False,
     ) -> _Tried:
         place = self.rungs.index(rung)
-        tried = _Tried(place, value, text, verdict, completion=completion)
+        tried = _Tried(place, value, text, self._calibrated(rung, verdict), completion, verdict.confidence)
         self.tried.append(tried)
-        decision = self._decision = self.policy.choose(self._state(request, place))
+        decision = self.policy.choose(self._state(request, place))
+        if isinstance(decision, Probe) and self.tried[decision.seen] is tried:
+            await self._probe(tried, request)
+            decision = self.policy.choose(self._state(request, place))
+        self._decision, verdict = decision, tried.verdict
         stopped = isinstance(decision, Stop) and self.tried[decision.seen] is tried
         outcome: Outcome = "accepted" if stopped else "kept" if verdict.valid else "rejected"
         reason = decision.reason if outcome == "kept" else verdict.reason
-        tried.attempt = self._attempt(
-            rung, outcome, spend, reason, verdict.confidence, repair=repair, replayed=replayed
-        )
+        attempt = self._attempt(rung, outcome, spend, reason, verdict.confidence, repair=repair, replayed=replayed)
+        tried.attempt = replace(attempt, signal=tried.signal)
         self._record(tried.attempt)
         return tried
+
+    def _calibrated(self, rung: Rung, verdict: Verdict) -> Verdict:
+        """The same verdict, its confidence as good as it has proved to be."""
+        if self.policy.calibration is None or verdict.confidence is None:
+            return verdict
+        chance = self.policy.calibration.probability(rung.name, self.scope.labels.call, verdict.confidence)
+        return verdict if chance is None else replace(verdict, confidence=chance)
 
     def _live(self, rung: ModelRung) -> Callable[[Delta], None] | None:
         """Whom to tell of a reply's pieces as they come: somebody, if nothing that can follow would replace them."""
         if self.tell is None or self.output is not str or self.checks:
             return None
-        if rung.logprobs and rung is not self.rungs[-1]:
-            return None
-        return self._pass_on
+        decided_later = rung.logprobs or self.policy.signal is not None or self.policy.routing is not None
+        return None if decided_later and rung is not self.rungs[-1] else self._pass_on
 
     def _pass_on(self, delta: Delta) -> None:
         assert self.tell is not None
@@ -285,11 +360,14 @@ class Climb:
     def _served(self, tried: _Tried) -> Reply[Any]:
         if self.tell is not None and not self.told:
             self.tell(Delta(str(tried.output)))
-        served = replace(tried.attempt, outcome="accepted")
-        trail = tuple(served if attempt is tried.attempt else attempt for attempt in self.trail)
+        answers = {id(one.attempt): self._answer(one) for one in self.tried}
+        trail = [replace(a, answer=answers[id(a)]) if answers.get(id(a)) else a for a in self.trail]
+        place = next(place for place, attempt in enumerate(self.trail) if attempt is tried.attempt)
+        served = trail[place] = replace(trail[place], outcome="accepted")
         return Reply(
-            tried.output, tried.text, served.rung, served.kind, served.confidence, trail, self.refusal, tried.completion
-        )
+            tried.output, tried.text, served.rung, served.kind, served.confidence, tuple(trail), self.refusal,
+            tried.completion,
+        )  # fmt: skip
 
     def _attempt(
         self,

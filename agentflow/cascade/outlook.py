@@ -5,30 +5,82 @@ May import rung, scope and everything below the cascade. ``climb`` shows it to t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from agentflow.budget.currency import MICRO
 from agentflow.budget.money import NANO
-from agentflow.budget.spend import Quote
-from agentflow.cascade.routing.state import Expected, RungFacts
-from agentflow.cascade.rung import CodeRung, Rung
+from agentflow.cascade.routing.state import FREE, Expected, RungFacts
+from agentflow.cascade.routing.utility import switch_cost
+from agentflow.cascade.rung import CodeRung, ModelRung, Rung
 from agentflow.cascade.scope import CallScope
-from agentflow.messages import Request
+from agentflow.cascade.signals import Signal
+from agentflow.energy.facts import CallFacts
+from agentflow.messages import Request, TokenUsage
 
 
-def outlook(rung: Rung, request: Request, scope: CallScope, *, open: bool, priced: bool) -> RungFacts:
+def outlook(
+    rung: Rung, request: Request, scope: CallScope, signal: Signal | None = None, *, open: bool, priced: bool
+) -> RungFacts:
     """What a policy is told of a rung.
 
     Args:
         rung: the rung.
         request: what it would be asked.
         scope: whose budgets it would be paid from.
+        signal: what could find out its reply's confidence.
         open: it was not tried, and nothing refused it.
         priced: find out what it costs; counting a prompt takes time, so only when the policy will look at it.
     """
     if not priced:
-        return RungFacts(rung.name, open=open)
-    quote = rung.quote() if isinstance(rung, CodeRung) else rung.quote(request)
-    return RungFacts(rung.name, _expected(quote), open=open, dearness=scope.meter.dearness(quote))
+        return RungFacts(rung.name, signal=None if signal is None or isinstance(rung, CodeRung) else FREE, open=open)
+    if isinstance(rung, CodeRung):
+        quote = rung.quote()
+        cost = Expected(quote.nano_usd / NANO, quote.microjoules / MICRO)
+        return RungFacts(rung.name, cost, open=open, dearness=scope.meter.dearness(quote))
+    cached = scope.warmth.cached(rung, request)
+    return RungFacts(
+        rung.name,
+        _expected(rung, request, scope, cached),
+        signal=None if signal is None else _of_signal(signal, rung, request, scope),
+        open=open,
+        dearness=scope.meter.dearness(rung.quote(request)),
+        cached_tokens=cached,
+    )
 
 
-def _expected(quote: Quote) -> Expected:
-    return Expected(quote.nano_usd / NANO, quote.microjoules / MICRO)
+def with_return_costs(
+    facts: Sequence[RungFacts], rungs: Sequence[Rung], request: Request, scope: CallScope
+) -> tuple[RungFacts, ...]:
+    """The same facts, with what it costs to come back to a warm rung that would cool down while another answers."""
+    return tuple(
+        replace(
+            fact, return_cost=sum((_lost(other, fact, request, scope) for other in rungs if other is not rung), FREE)
+        )
+        for fact, rung in zip(facts, rungs, strict=True)
+    )
+
+
+def _lost(warm: Rung, asked: RungFacts, request: Request, scope: CallScope) -> Expected:
+    if isinstance(warm, CodeRung):
+        return FREE
+    cools_in = scope.warmth.cools_in(warm)
+    if cools_in is None or asked.cost.seconds <= cools_in:
+        return FREE
+    cached = scope.warmth.cached(warm, request)
+    return switch_cost(_expected(warm, request, scope, cached), _expected(warm, request, scope, 0), calls=1)
+
+
+def _of_signal(signal: Signal, rung: ModelRung, request: Request, scope: CallScope) -> Expected:
+    asked = signal.asks(rung, request)
+    return sum((_expected(whom, what, scope, scope.warmth.cached(whom, what)) for whom, what in asked), FREE)
+
+
+def _expected(rung: ModelRung, request: Request, scope: CallScope, cached: int) -> Expected:
+    """What an attempt is expected to use; the worst case is what is held for it, and is another figure."""
+    prompt = rung.counter.prompt(request)
+    most = request.max_output_tokens or rung.default_output
+    reply = min(scope.admission.expected(rung.name, scope.labels.call) or most, most)
+    usage = TokenUsage(prompt, reply, min(cached, prompt))
+    joules = rung.profile.estimate(CallFacts(usage)).mean
+    return Expected(rung.price.cost(usage) / NANO, joules)

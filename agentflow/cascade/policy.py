@@ -1,15 +1,25 @@
 """How a cascade decides: when a reply is good enough, how often to repair, which rung next.
 
-The decisions themselves are in ``routing``; this is what a configuration sets. Imports reply and routing.
+The decisions themselves are in ``routing``; this is what a configuration sets. Imports reply, routing, signals.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from agentflow.cascade.reply import Verdict
 from agentflow.cascade.routing.fixed import FixedOrder
 from agentflow.cascade.routing.state import Decision, Routing, State
+from agentflow.cascade.signals import Signal
+
+
+class Calibrated(Protocol):
+    """What signals have been worth so far."""
+
+    def probability(self, rung: str, task: str, signal: float) -> float | None:
+        """The chance that a reply of this rung with this signal is good; None where too little is known to say."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +32,16 @@ class Policy:
         repairs: how often a model is told what was wrong with its reply and asked again, before escalation.
         min_output: tokens below which a reply is not worth asking for, when the budget is nearly spent.
         routing: which rung next, or stop; None is the fixed order with ``accept``.
+        signal: what finds out a reply's confidence where nothing else tells it.
+        calibration: what the checks' confidence is worth, learned from outcomes.
     """
 
     accept: float = 0.7
     repairs: int = 1
     min_output: int = 64
     routing: Routing | None = None
+    signal: Signal | None = None
+    calibration: Calibrated | None = None
 
     def choose(self, state: State) -> Decision:
         """The next step of a call: another rung, the end, or nothing to serve."""

@@ -11,7 +11,7 @@ from agentflow.messages import Completion, ToolCall
 
 Output = TypeVar("Output", covariant=True)
 RungKind = Literal["code", "model"]
-Outcome = Literal["accepted", "kept", "rejected", "failed", "refused"]
+Outcome = Literal["accepted", "kept", "rejected", "failed", "refused", "evidence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,10 @@ class Attempt:
     """One rung trying one call: what it cost, what the checks said, why it was not enough.
 
     ``outcome`` is ``accepted``, ``kept`` (valid, but a better rung was left to try), ``rejected`` (failed its
-    checks), ``failed`` (the backend gave no reply) or ``refused`` (the budget has no room; nothing was sent).
+    checks), ``failed`` (the backend gave no reply), ``refused`` (the budget has no room; nothing was sent) or
+    ``evidence`` (asked for what it says of another reply, not to be served).
+    ``confidence`` is what the checks' ``signal`` is worth by what was learned of this rung; the same where nothing was.
+    ``answer`` is a digest that equal answers share.
     """
 
     rung: str
@@ -51,6 +54,8 @@ class Attempt:
     repair: bool = False
     replayed: bool = False
     in_doubt: bool = False
+    signal: float | None = None
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from agentflow.budget.meter import Meter
 from agentflow.budget.spend import Quote
 from agentflow.cascade.reply import Attempt
 from agentflow.cascade.rung import ModelRung
+from agentflow.cascade.warmth import Warmth
 from agentflow.errors import BudgetExceeded
 from agentflow.messages import Request
 
@@ -29,7 +30,7 @@ class CallScope:
     """Where a call's costs go: the meter node, the ledger, the key and labels under which it is recorded.
 
     ``final`` marks a last call, which may use what budgets keep for a landing. ``admission`` says how much of a
-    reply is held.
+    reply is held, ``warmth`` which prompts the chain's models have read lately.
     """
 
     meter: Meter
@@ -39,6 +40,7 @@ class CallScope:
     labels: Labels = field(default_factory=Labels)
     final: bool = False
     admission: Admission = field(default_factory=Strict)
+    warmth: Warmth = field(default_factory=Warmth)
 
     async def reserve(self, quote: Quote, key: str, labels: Labels) -> Hold | None:
         """Reserve what an attempt may cost, and record it; ask for more where the budget says so.

@@ -11,7 +11,6 @@ from agentflow.config.limits import BudgetSettings, LedgerSettings, LimitSetting
 from agentflow.config.loading import CONFIG_FILE, EXAMPLE, example_config, load_settings
 from agentflow.config.models import EnergySettings, ModelSettings, PriceSettings, RateSettings, TierSettings
 from agentflow.config.research import EmbedderSettings, ResearchSettings, SourceSettings
-from agentflow.config.server import ServerSettings
 from agentflow.config.settings import CODE, Settings, StoreSettings, TelemetrySettings
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "QueueSettings",
     "RateSettings",
     "ResearchSettings",
-    "ServerSettings",
     "Settings",
     "SourceSettings",
     "StoreSettings",

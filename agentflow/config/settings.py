@@ -13,7 +13,6 @@ from agentflow.config.jobs import JobSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, TenantSettings
 from agentflow.config.models import ModelSettings
 from agentflow.config.research import ResearchSettings, SourceSettings
-from agentflow.config.server import ServerSettings
 from agentflow.config.table import Table
 
 CODE: Final = "code"
@@ -66,8 +65,6 @@ class Settings(BaseSettings):
     """The research job."""
     sources: SourceSettings = SourceSettings()
     """Bounds on what is read."""
-    server: ServerSettings = ServerSettings()
-    """The HTTP API."""
     telemetry: TelemetrySettings = TelemetrySettings()
     """Spans and metrics."""
 

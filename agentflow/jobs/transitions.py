@@ -129,7 +129,8 @@ def submit(connection: sa.Connection, new: Submission) -> Row:
 def take(connection: sa.Connection, fence: Fence, ledger_run: str) -> Taken | None:
     """Take a job with a ticket, if the ticket is still good."""
     row = _row(connection, fence.job)
-    if row is None or row.ticket != fence.ticket:
+    if row is None or row.ticket != fence.ticket or row.ticketed_by is None:
+        # A ticket is void from when its job was taken away until the next one is written.
         return None
     mine = row.worker == fence.worker
     if not mine and (row.state not in _WAITING or row.worker is not None):

@@ -69,8 +69,8 @@ class Worker:
     """Does the jobs of one database, together with all others of its kind.
 
     Args:
-        database: of the jobs.
-        engine: carries tickets; this worker closes it.
+        database: of the jobs. This worker closes it, the engine and the store when it ends.
+        engine: carries tickets.
         runtime: rungs, prices, ledger.
         kinds: what it can do.
         store: of the jobs' files.
@@ -93,6 +93,7 @@ class Worker:
         self.id = f"{socket.gethostname()[:40]}-{secrets.token_hex(4)}"
         self._database = database
         self._engine = engine
+        self._store = store
         self._options = options
         self._lease = Lease(
             database, Post(self.id, options.queues, options.slots), options.lease_s, self._taken_for_dead
@@ -154,21 +155,26 @@ class Worker:
         await self._end_all("hand_back")
 
     async def aclose(self) -> None:
-        """Leave: what was not handed back is free for others at once."""
-        if not self._started:
-            return
-        self._started = False
+        """Leave: what was not handed back is free for others at once. Closing twice changes nothing."""
         self._draining = True
         await self._end_all("fenced")
         await self._engine.aclose()
-        await asyncio.to_thread(self._lease.stop)
-        try:
-            await self._database.write(lambda c: leases.sign_off(c, self.id, self._options.deaths))
-        except JobStoreError as error:
-            _LOG.warning("%s Others will find this worker gone.", error)
+        if self._started:
+            self._started = False
+            await asyncio.to_thread(self._lease.stop)
+            try:
+                await self._database.write(lambda c: leases.sign_off(c, self.id, self._options.deaths))
+            except JobStoreError as error:
+                _LOG.warning("%s Others will find this worker gone.", error)
+        await self._store.aclose()
+        await self._database.aclose()
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(

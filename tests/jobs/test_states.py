@@ -156,7 +156,7 @@ async def test_the_budget_of_a_running_job_is_lowered_and_raised(place: Place, c
         view = await until(jobs, job.id, JobState.PAUSED_BUDGET, JobState.COMPLETED)
         assert view.state == JobState.PAUSED_BUDGET
         assert len(counting.counts(query)) == 3
-        assert any(event.kind == "budget" async for event in jobs.events(job.id, follow=False))
+        assert "budget" in [event.kind async for event in jobs.events(job.id, follow=False)]
 
 
 async def test_a_failing_job_is_tried_again(place: Place) -> None:

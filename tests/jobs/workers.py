@@ -21,15 +21,16 @@ class Workers:
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.log = folder / "workers.log"
-        self._keeper = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            cwd=folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log.open("ab"),
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
-        )
+        with self.log.open("ab") as log:
+            self._keeper = subprocess.Popen(
+                [sys.executable, "-m", __name__],
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+            )
         self.alive: list[int] = []
 
     def start(self, *arguments: str) -> int:

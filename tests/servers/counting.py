@@ -34,7 +34,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
         return web.json_response({"error": {"message": "broken"}}, status=500)
     if STATE["delay"]:
         await asyncio.sleep(STATE["delay"])
-    for name, gate in STATE["gates"].items():
+    for name, gate in tuple(STATE["gates"].items()):
         if name in prompt:
             await gate.wait()
     text = answer(prompt)
@@ -58,12 +58,12 @@ async def settings(request: web.Request) -> web.Response:
 
 
 async def shut_gate(request: web.Request) -> web.Response:
-    STATE["gates"][request.match_info["name"]] = asyncio.Event()
+    STATE["gates"][(await request.json())["gate"]] = asyncio.Event()
     return web.json_response({})
 
 
 async def open_gate(request: web.Request) -> web.Response:
-    STATE["gates"].pop(request.match_info["name"]).set()
+    STATE["gates"].pop((await request.json())["gate"]).set()
     return web.json_response({})
 
 
@@ -72,8 +72,8 @@ async def serve() -> None:
     app.router.add_post("/v1/chat/completions", chat)
     app.router.add_get("/counts", counts)
     app.router.add_post("/settings", settings)
-    app.router.add_put("/gate/{name}", shut_gate)
-    app.router.add_post("/gate/{name}", open_gate)
+    app.router.add_put("/gate", shut_gate)
+    app.router.add_post("/gate", open_gate)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -100,11 +100,11 @@ class CountingServer:
 
     def shut(self, gate: str) -> None:
         """Keep back every reply to a prompt that holds this word."""
-        self._ask("PUT", f"gate/{gate}", {})
+        self._ask("PUT", "gate", {"gate": gate})
 
     def open(self, gate: str) -> None:
         """Let them go."""
-        self._ask("POST", f"gate/{gate}", {})
+        self._ask("POST", "gate", {"gate": gate})
 
     def stop(self) -> None:
         self._process.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agentflow.cascade.reply import Verdict
-from agentflow.cascade.routing.state import Decision, State, Stop, Try, served_or_abstained
+from agentflow.cascade.routing.state import Decision, Probe, State, Stop, Try, served_or_abstained
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,18 @@ class FixedOrder:
         following = state.rungs[untried[0]] if untried else None
         if state.seen:
             verdict = state.seen[-1].verdict
+            if self._unknown(state) and following is not None:
+                return Probe(len(state.seen) - 1, "its confidence is not known")
             if self.good_enough(verdict, last=following is None, dearness=following.dearness if following else 0.0):
                 return Stop(len(state.seen) - 1, "good enough")
         if following is None:
             return served_or_abstained(state, "no rung is left to try")
         return Try(untried[0], self._reason(state))
+
+    def _unknown(self, state: State) -> bool:
+        """Whether the latest reply is valid, and its confidence could be found out."""
+        seen = state.seen[-1]
+        return seen.verdict.valid and seen.verdict.confidence is None and state.rungs[seen.rung].signal is not None
 
     def good_enough(self, verdict: Verdict, *, last: bool, dearness: float = 0.0) -> bool:
         """Whether to stop at a reply with this verdict; ``dearness`` is the next rung's, ``last``: there is none."""

@@ -52,7 +52,8 @@ class DiskStore:
         folder = self._of(job)
         if (folder / sha256).exists():
             return
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in (self._folder, folder.parent, folder):
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, unfinished = tempfile.mkstemp(dir=folder, prefix="unfinished-")
         try:
             with os.fdopen(handle, "wb") as file:

@@ -13,8 +13,9 @@ from benchmarks.peers.calling import MAX_TOKENS, MODEL, PROMPT, TIMEOUT_S, Call,
 
 @asynccontextmanager
 async def open_client(base_url: str) -> AsyncGenerator[Call]:
-    from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, set_tracing_disabled
     from openai import AsyncOpenAI
+
+    from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, set_tracing_disabled
 
     # Its traces would go to a server on the internet.
     set_tracing_disabled(True)
