@@ -67,6 +67,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.answers
 	$(BIN)/python -m benchmarks.energy
 	$(BIN)/python -m benchmarks.meter
+	$(BIN)/python -m benchmarks.call
 
 $(VENV)/peers.stamp: benchmarks/peers/requirements.txt | $(BIN)/python
 	$(BIN)/python -m venv --clear $(VENV)/peers

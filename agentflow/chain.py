@@ -5,6 +5,7 @@ May import cascade and everything below it. ``runtime`` opens chains; ``orchestr
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from agentflow.budget.meter import Meter
 from agentflow.budget.spend import Spend
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.checks import Check, output_schema
+from agentflow.cascade.outcomes import Outcome, OutcomeFile
 from agentflow.cascade.reply import AnyReply, Attempt, Reply
 from agentflow.cascade.scope import CallScope
 from agentflow.cascade.stream import ReplyStream
@@ -62,6 +64,7 @@ class Chain:
         labels: tenant, job and agent, for reports.
         admission: how much of a reply is held before a call leaves.
         final: every call may use what budgets keep for a landing.
+        outcomes: where ``feedback`` is kept.
 
     Example:
         >>> async with flow.chain("triage", budget=Budget(usd=0.01)) as chain:     # doctest: +SKIP
@@ -80,6 +83,7 @@ class Chain:
         labels: Labels | None = None,
         admission: Admission | None = None,
         final: bool = False,
+        outcomes: OutcomeFile | None = None,
     ) -> None:
         self.meter = meter
         self.cascade = cascade
@@ -90,6 +94,8 @@ class Chain:
         self._admission = admission or Strict()
         self._warmth = Warmth()
         self._final = final
+        self._outcomes = outcomes
+        self._last: AnyReply | None = None
         self._observe = observe
         self._repeats: Counter[str] = Counter()
         self._calls = self._attempts = 0
@@ -122,6 +128,7 @@ class Chain:
         checks: tuple[Check, ...] = (),
         cascade: Cascade | None = None,
         last: bool = False,
+        timeout_s: float | None = None,
     ) -> Reply[str]: ...
 
     @overload
@@ -134,6 +141,7 @@ class Chain:
         checks: tuple[Check, ...] = (),
         cascade: Cascade | None = None,
         last: bool = False,
+        timeout_s: float | None = None,
     ) -> Reply[Output]: ...
 
     async def call(
@@ -145,6 +153,7 @@ class Chain:
         checks: tuple[Check, ...] = (),
         cascade: Cascade | None = None,
         last: bool = False,
+        timeout_s: float | None = None,
     ) -> AnyReply:
         """Ask the cascade, within the budget.
 
@@ -155,17 +164,18 @@ class Chain:
             checks: judges of the reply; all must find it valid.
             cascade: other rungs than the chain's own.
             last: a soft landing: the call goes without tools, and may use what the budgets' ``landing`` keeps back.
+            timeout_s: seconds it may take altogether, over all rungs, repairs and waiting.
 
         Returns:
             The reply, typed, with its trail of attempts.
 
         Raises:
             BudgetExceeded: the budget has no room for any rung that could still answer.
-            CallFailed: no rung gave a valid reply.
+            CallFailed: no rung gave a valid reply, or none could in time.
             LedgerError: what the call would cost cannot be recorded; it was not sent.
             UsageError: the chain is closed, or the question is empty.
         """
-        return await self._call(request, output, name, checks, cascade, last, None)
+        return await self._call(request, output, name, checks, cascade, last, timeout_s, None)
 
     def stream(
         self,
@@ -174,6 +184,7 @@ class Chain:
         name: str = "call",
         cascade: Cascade | None = None,
         last: bool = False,
+        timeout_s: float | None = None,
     ) -> ReplyStream:
         """Ask the cascade for text, within the budget, and read it as it comes.
 
@@ -182,12 +193,13 @@ class Chain:
             name: what the call is, for reports and spans.
             cascade: other rungs than the chain's own.
             last: a soft landing, as in ``call``.
+            timeout_s: seconds it may take altogether, as in ``call``.
 
         Returns:
             A context manager to iterate over; reading raises what ``call`` raises, and BackendError when a model fails
             after some of its text was read.
         """
-        return ReplyStream(lambda tell: self._call(request, str, name, (), cascade, last, tell))
+        return ReplyStream(lambda tell: self._call(request, str, name, (), cascade, last, timeout_s, tell))
 
     async def _call(
         self,
@@ -197,6 +209,7 @@ class Chain:
         checks: tuple[Check, ...],
         cascade: Cascade | None,
         last: bool,
+        timeout_s: float | None,
         tell: Callable[[Delta], None] | None,
     ) -> AnyReply:
         if self._closed:
@@ -205,13 +218,17 @@ class Chain:
             if not request.strip():
                 raise UsageError("The question is empty. Say what you want to know.")
             request = Request(messages=(Message("user", request),))
+        if timeout_s is not None:
+            request = replace(request, timeout_s=min(timeout_s, request.timeout_s or timeout_s))
         # Part of what is asked, and so of what the ledger knows the call by.
-        request = replace(request, schema=request.schema or output_schema(output), tools=() if last else request.tools)
+        schema, tools = request.schema or output_schema(output), () if last else request.tools
+        if schema is not request.schema or tools is not request.tools:
+            request = replace(request, schema=schema, tools=tools)
         name = writable(name)
         self._calls += 1
         scope = CallScope(
             self.meter, self._ledger, self._key(name, request), self._observer(name),
-            replace(self._labels, call=name), last or self._final, self._admission, self._warmth,
+            _labelled(self._labels, name), last or self._final, self._admission, self._warmth,
         )  # fmt: skip
         with tracing.call_span(name, self.meter.path) as span:
             reply = await (cascade or self.cascade).run(request, scope, output, checks, tell)
@@ -219,7 +236,29 @@ class Chain:
                 span.served(reply.rung, reply.refusal)
                 span.left(self.meter.left())
         self.meter.did()
+        self._last = reply
         return reply
+
+    def feedback(self, score: float, reply: AnyReply | None = None) -> None:
+        """Say how good a reply turned out to be. Confidence and policies are learned from it.
+
+        What is kept is the score, the rungs that were tried, what their checks said, and digests of their answers;
+        never a prompt or a reply.
+
+        Args:
+            score: 0 (useless) to 1 (good).
+            reply: of this chain; its latest one when left out.
+
+        Raises:
+            UsageError: there is no reply yet, the score is out of range, or this chain keeps no outcomes.
+        """
+        about = reply or self._last
+        if about is None:
+            raise UsageError("There is no reply to score yet. Call feedback after a call.")
+        outcome = Outcome.of(about, score)
+        if self._outcomes is None:
+            raise UsageError("This chain keeps no outcomes. Open it with Flow.chain, or give Chain an OutcomeFile.")
+        self._outcomes.add(outcome)
 
     def statistics(self) -> ChainStatistics:
         """A snapshot of the chain."""
@@ -256,3 +295,9 @@ class Chain:
                 self._observe(CallRecord(self.meter.path, name, attempt))
 
         return observe
+
+
+@functools.lru_cache(maxsize=1_000)
+def _labelled(labels: Labels, call: str) -> Labels:
+    """The labels of a chain's calls of this name: few names, many calls."""
+    return replace(labels, call=call)

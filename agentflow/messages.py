@@ -77,7 +77,7 @@ class Request:
 
     ``messages`` is what a model rung reads; ``inputs`` is the same question as typed data, which a code
     rung reads. ``max_output_tokens`` bounds the reply; None means the rung's default.
-    ``timeout_s`` bounds the wall clock of one attempt.
+    ``timeout_s`` bounds the wall clock of the whole call, over all its attempts; a backend, of the one it is asked for.
     """
 
     messages: tuple[Message, ...]

@@ -9,6 +9,7 @@ import contextlib
 import copy
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Self
 
 from agentflow.backends import make_backend
@@ -21,10 +22,16 @@ from agentflow.budget.price_layers import given
 from agentflow.budget.prices import FREE_LOCAL, Price, PriceBook
 from agentflow.budget.spend import Quote
 from agentflow.cascade.cascade import Cascade
-from agentflow.cascade.policy import Policy
+from agentflow.cascade.concurrency import ConcurrencyLimits
+from agentflow.cascade.configured import policy_of
+from agentflow.cascade.health import BreakerLimits
+from agentflow.cascade.hedging import HedgeLimits
+from agentflow.cascade.lane import Lane, LaneLimits
+from agentflow.cascade.outcomes import OutcomeFile
+from agentflow.cascade.rates import RateLimits
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
 from agentflow.chain import CallRecord, Chain
-from agentflow.config import CODE, LimitSettings, ModelSettings, Settings, TenantSettings
+from agentflow.config import CODE, LaneSettings, LimitSettings, ModelSettings, Settings, TenantSettings
 from agentflow.energy.estimate import EnergyProfile
 from agentflow.energy.profiles import CpuProfile, profile_for
 from agentflow.energy.shared_meter import SharedMeter
@@ -51,6 +58,7 @@ class Runtime:
         """Where limits of tenants are that the configuration does not have."""
         self._tenants: dict[str, Meter] = {}
         self._rungs: dict[str, ModelRung] = {}
+        self._alone: dict[str, ModelRung] = {}
         self._backends: dict[str, Backend] = {}
         self._machine: SharedMeter | None = None
 
@@ -107,7 +115,17 @@ class Runtime:
             ledger = self.ledger
         self.check(rungs, meter)
         labels = Labels(tenant=above.get("tenant", ""), job=above.get("job", ""), agent=agent)
-        return Chain(meter, rungs, ledger, observe, key=key, labels=labels, admission=admission, final=final)
+        return Chain(
+            meter,
+            rungs,
+            ledger,
+            observe,
+            key=key,
+            labels=labels,
+            admission=admission,
+            final=final,
+            outcomes=OutcomeFile(self.settings.stores.outcomes),
+        )
 
     async def job(self, name: str, budget: Budget | None = None, *, tenant: str | None = None) -> Meter:
         """Open a job's node: what an earlier process spent under it counts against its budget.
@@ -188,11 +206,15 @@ class Runtime:
         if room.microjoules is None and room.micrograms is None:
             return
         for rung in rungs:
-            if isinstance(rung, ModelRung) and not rung.profiled:
-                raise UnprofiledModel(
-                    f"Joules or grams of CO2e are limited, but nothing is known of the hardware behind '{rung.name}'. "
-                    f'Say it in models.{rung.name}.energy; {{ kind = "remote" }} there accepts a wide prior.'
-                )
+            if not isinstance(rung, ModelRung):
+                continue
+            for asked in (rung, rung.hedge_with):
+                if asked is not None and not asked.profiled:
+                    raise UnprofiledModel(
+                        "Joules or grams of CO2e are limited, but nothing is known of the hardware behind "
+                        f"'{asked.name}'. Say it in models.{asked.name}.energy; "
+                        '{ kind = "remote" } there accepts a wide prior.'
+                    )
 
     def cascade(self, name: str, code: CodeRung | None = None) -> Cascade:
         """The cascade of this name, with ``code`` as its code rung; without one, its model rungs alone."""
@@ -203,7 +225,7 @@ class Runtime:
                 rungs.append(self.rung(rung))
             elif code is not None:
                 rungs.append(code)
-        return Cascade(name, tuple(rungs), Policy(chosen.accept, chosen.repairs, chosen.min_output))
+        return Cascade(name, tuple(rungs), policy_of(chosen, self.rung), chosen.timeout_s)
 
     def code(self, rung: CodeRung) -> Cascade:
         """A cascade of one code rung: for steps that no model serves."""
@@ -234,8 +256,16 @@ class Runtime:
                 raise UnknownModel(
                     f"No model is called '{name}'; there are: {known}. Add [models.{name}] to agentflow.toml."
                 )
-            self._rungs[name] = self._build(name, self.settings.models[name])
+            other = self.settings.models[name].hedge_with
+            hedge_with = None if other is None else self._without_hedge(other)
+            self._rungs[name] = replace(self._without_hedge(name), hedge_with=hedge_with)
         return self._rungs[name]
+
+    def _without_hedge(self, name: str) -> ModelRung:
+        """The rung before it knows whom to hedge with: two models may hedge with each other."""
+        if name not in self._alone:
+            self._alone[name] = self._build(name, self.settings.models[name])
+        return self._alone[name]
 
     def _build(self, name: str, facts: ModelSettings) -> ModelRung:
         model = facts.model or name
@@ -257,6 +287,7 @@ class Runtime:
             logprobs=facts.logprobs,
             profiled=facts.energy is not None or facts.backend != "openai",
             region=facts.region,
+            lane=Lane(lane_limits(facts)),
         )
 
     def _make_backend(self, name: str, facts: ModelSettings, counter: TokenCounter) -> Backend:
@@ -286,6 +317,7 @@ class Runtime:
         """Close every backend that was opened, and the ledger if it was opened here."""
         backends, self._backends = list(self._backends.values()), {}
         self._rungs.clear()
+        self._alone.clear()
         durable, self._durable = self._durable, None
         machine, self._machine = self._machine, None
         if machine is not None:
@@ -295,6 +327,16 @@ class Runtime:
                 stack.push_async_callback(durable.aclose)
             for backend in backends:
                 stack.push_async_callback(backend.aclose)
+
+
+def lane_limits(facts: LaneSettings) -> LaneLimits:
+    """Configured limits of a model's traffic."""
+    return LaneLimits(
+        breaker=BreakerLimits(**facts.breaker.model_dump()),
+        concurrency=None if facts.concurrency is None else ConcurrencyLimits(**facts.concurrency.model_dump()),
+        rates=RateLimits(facts.requests_per_minute, facts.tokens_per_minute),
+        hedge=HedgeLimits(share=facts.hedge_share) if facts.hedge else None,
+    )
 
 
 def budget_of(limits: LimitSettings, per: Period | None = None) -> Budget:

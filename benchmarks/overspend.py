@@ -107,29 +107,38 @@ async def race(peer: Peer, limit: str, at_once: int, *, python: Path) -> Race:
         PeerNotInstalled: ``python`` is not there or has no such distribution.
         RaceFailed: the peer's process failed, on anything but its own refusal.
     """
-    version = await installed_version(peer, python)
+    version = await installed_version(peer.distribution, python)
     process = await asyncio.to_thread(ServerProcess, "tests.servers.openai_server")
     try:
         server = ScriptedServer(process)
         usage = {"prompt_tokens": INPUT_TOKENS, "completion_tokens": OUTPUT_TOKENS, "total_tokens": CALL_TOKENS}
         await asyncio.to_thread(server.script, {"*": [{"text": "This.", "usage": usage, "delay": DELAY_S}]})
-        output = await _output(python, "-m", f"benchmarks.peers.{peer.name}", server.url, limit, str(at_once))
+        output = await output_of(python, "-m", f"benchmarks.peers.{peer.name}", server.url, limit, str(at_once))
         admitted = len(await asyncio.to_thread(server.requests))
     finally:
         process.stop()
     return Race(peer.name, version, limit, at_once, admitted, json.loads(output)["answered"])
 
 
-async def installed_version(peer: Peer, python: Path) -> str:
-    """The version of the peer that ``python`` has."""
-    asked = f"from importlib.metadata import version; print(version({peer.distribution!r}))"
+async def installed_version(distribution: str, python: Path) -> str:
+    """The version of a distribution that ``python`` has.
+
+    Raises:
+        PeerNotInstalled: it has none.
+    """
+    asked = f"from importlib.metadata import version; print(version({distribution!r}))"
     try:
-        return (await _output(python, "-c", asked)).strip()
+        return (await output_of(python, "-c", asked)).strip()
     except (OSError, RaceFailed) as error:
-        raise PeerNotInstalled(f"{peer.distribution} is not installed for {python}") from error
+        raise PeerNotInstalled(f"{distribution} is not installed for {python}") from error
 
 
-async def _output(python: Path, *arguments: str) -> str:
+async def output_of(python: Path, *arguments: str) -> str:
+    """What an interpreter prints when it is run with these arguments, from the project's folder.
+
+    Raises:
+        RaceFailed: it ended with an error, or not at all.
+    """
     # The server is on loopback; a proxy of this machine must not be asked for it.
     environment = os.environ | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     pipe = asyncio.subprocess.PIPE

@@ -16,6 +16,7 @@ from agentflow.messages import Delta, FinishReason, Message, Request, TokenUsage
 
 _MOST_TOKENS = 100_000_000
 _MOST_REPLY_CHARS = 8_000_000
+_SUMMARY = frozenset(("usage", "timings", "energy_joules", "energy_kwh"))
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop", "length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter",
 }  # fmt: skip
@@ -77,9 +78,11 @@ class Gathered:
             raise BadReply(f"The server sent {_shown(chunk)} where a chat completion was due.")
         self.id = _text(data.get("id")) or self.id
         self.model = _text(data.get("model")) or self.model
-        self.usage = _mapping(data.get("usage")) or self.usage
-        self.timings = _mapping(data.get("timings")) or self.timings
-        self.joules = _reported_joules(data, self.joules)
+        # A long stream is many chunks, and most say none of this.
+        if not data.keys().isdisjoint(_SUMMARY):
+            self.usage = _mapping(data.get("usage")) or self.usage
+            self.timings = _mapping(data.get("timings")) or self.timings
+            self.joules = _reported_joules(data, self.joules)
         choices = data.get("choices")
         if not isinstance(choices, list):
             raise BadReply(f"The server's reply has no list of choices: {_shown(chunk)}.")
@@ -99,13 +102,16 @@ class Gathered:
             self._size += len(content)
             if self._size > _MOST_REPLY_CHARS:
                 raise BadReply(f"The reply is longer than {_MOST_REPLY_CHARS:,} characters; it was cut off there.")
-        for place, call in enumerate(_items(part.get("tool_calls"))):
-            self._tool_call(place, call)
-        self.logprobs.extend(_logprobs(choice.get("logprobs")))
+        tool_calls, logprobs = part.get("tool_calls"), choice.get("logprobs")
+        if tool_calls:
+            for place, call in enumerate(_items(tool_calls)):
+                self._tool_call(place, call)
+        if logprobs:
+            self.logprobs.extend(_logprobs(logprobs))
         reason = choice.get("finish_reason")
         if isinstance(reason, str):
             self.finish = _REASONS.get(reason, "stop")
-        return bool(content) or bool(part.get("tool_calls"))
+        return bool(content or tool_calls)
 
     def _tool_call(self, place: int, call: Mapping[str, Any]) -> None:
         index = call.get("index")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agentflow.budget.account import Account, fits_in
-from agentflow.budget.currency import COUNTED, Amounts, Currency, format_amount
+from agentflow.budget.currency import COUNTED, NOTHING, Amounts, Currency, format_amount
 from agentflow.errors import Refusal
 
 _PLACES: Final = range(len(COUNTED))
@@ -75,6 +75,9 @@ class Line:
 
     def left(self, *, final: bool = False) -> tuple[float, ...]:
         """What is left for a hold, the least over all accounts, in the order of ``currency.COUNTED``."""
+        if not (self._shares or final):
+            rooms = [NOTHING if account.closed else account.room for account in self.accounts]
+            return tuple(map(min, *rooms)) if len(rooms) > 1 else tuple(rooms[0])
         left = [math.inf] * len(COUNTED)
         for account in self.accounts:
             granted = self._granted(account)

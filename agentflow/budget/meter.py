@@ -201,9 +201,16 @@ class Meter:
             final: for a last call, which may use what budgets keep for a landing.
         """
         with self._tree.lock:
-            line, timed = self._line().line, self._line().timed
-            seconds = min(((node.budget.seconds or 0.0) - node.elapsed for node in timed), default=math.inf)
-            return Room.of(line.left(final=final), seconds)
+            return Room.of(self._line().line.left(final=final), self.seconds_left)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The wall clock that is left, the least over this node and its ancestors; None without a limit."""
+        with self._tree.lock:
+            timed = self._line().timed
+            if not timed:
+                return None
+            return max(min((node.budget.seconds or 0.0) - node.elapsed for node in timed), 0.0)
 
     def left(self) -> dict[str, float]:
         """What is left of every currency that is limited here or above, in its own unit: dollars, joules, grams ..."""

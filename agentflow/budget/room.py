@@ -21,12 +21,12 @@ class Room:
     calls: int | None = None
 
     @classmethod
-    def of(cls, left: Sequence[float], seconds: float) -> Room:
+    def of(cls, left: Sequence[float], seconds: float | None) -> Room:
         """From amounts in the order of ``currency.COUNTED`` and seconds; infinite is unlimited, below zero is zero."""
-        tokens, nano_usd, microjoules, micrograms, calls = (
+        tokens, nano_usd, microjoules, micrograms, calls = [
             None if amount == math.inf else max(int(amount), 0) for amount in left
-        )
-        return cls(tokens, nano_usd, microjoules, None if seconds == math.inf else max(seconds, 0.0), micrograms, calls)
+        ]
+        return cls(tokens, nano_usd, microjoules, seconds, micrograms, calls)
 
     def of_currency(self, currency: str) -> float | None:
         """What is left of one currency, in the unit the meter counts it in."""

@@ -6,7 +6,7 @@ May import everything on the floors below. Next: ``climb`` (one call on its way)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from agentflow.cascade.checks import Check
@@ -28,11 +28,13 @@ class Cascade:
         name: as the configuration calls it.
         rungs: cheapest first.
         policy: when to stop, how often to repair.
+        timeout_s: seconds that a call may take altogether, over all rungs and repairs; None is unlimited.
     """
 
     name: str
     rungs: tuple[Rung, ...]
     policy: Policy = field(default_factory=Policy)
+    timeout_s: float | None = None
 
     async def run(
         self,
@@ -45,7 +47,7 @@ class Cascade:
         """Climb until a reply is good enough.
 
         Args:
-            request: the question.
+            request: the question; its ``timeout_s`` bounds the whole call.
             scope: where its costs go.
             output: the type of the reply.
             checks: judges of the reply.
@@ -59,4 +61,6 @@ class Cascade:
             CallFailed: every rung was tried and none gave a valid reply.
             LedgerError: an attempt could not be recorded; it was not sent.
         """
+        if self.timeout_s is not None:
+            request = replace(request, timeout_s=min(request.timeout_s or self.timeout_s, self.timeout_s))
         return await Climb(self.name, self.rungs, self.policy, scope, output, checks, tell).run(request)

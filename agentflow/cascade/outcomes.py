@@ -46,7 +46,7 @@ class Outcome(BaseModel):
     tried: tuple[TriedRung, ...]
 
     @classmethod
-    def of(cls, reply: AnyReply, score: float, *, cascade: str, task: str) -> Outcome:
+    def of(cls, reply: AnyReply, score: float) -> Outcome:
         """The outcome of a reply.
 
         Raises:
@@ -67,8 +67,8 @@ class Outcome(BaseModel):
         }
         return cls(
             at=datetime.now(UTC),
-            cascade=cascade,
-            task=task,
+            cascade=reply.cascade,
+            task=reply.call,
             served=reply.rung,
             score=score,
             tried=tuple(tried.values()),

@@ -32,8 +32,10 @@ def outlook(
         open: it was not tried, and nothing refused it.
         priced: find out what it costs; counting a prompt takes time, so only when the policy will look at it.
     """
+    healthy = isinstance(rung, CodeRung) or rung.lane.breaker.health != "open"
     if not priced:
-        return RungFacts(rung.name, signal=None if signal is None or isinstance(rung, CodeRung) else FREE, open=open)
+        asks = None if signal is None or isinstance(rung, CodeRung) else FREE
+        return RungFacts(rung.name, signal=asks, healthy=healthy, open=open)
     if isinstance(rung, CodeRung):
         quote = rung.quote()
         cost = Expected(quote.nano_usd / NANO, quote.microjoules / MICRO)
@@ -43,6 +45,8 @@ def outlook(
         rung.name,
         _expected(rung, request, scope, cached),
         signal=None if signal is None else _of_signal(signal, rung, request, scope),
+        p95_s=rung.lane.total.quantile(0.95),
+        healthy=healthy,
         open=open,
         dearness=scope.meter.dearness(rung.quote(request)),
         cached_tokens=cached,
@@ -83,4 +87,4 @@ def _expected(rung: ModelRung, request: Request, scope: CallScope, cached: int) 
     reply = min(scope.admission.expected(rung.name, scope.labels.call) or most, most)
     usage = TokenUsage(prompt, reply, min(cached, prompt))
     joules = rung.profile.estimate(CallFacts(usage)).mean
-    return Expected(rung.price.cost(usage) / NANO, joules)
+    return Expected(rung.price.cost(usage) / NANO, joules, rung.lane.expected_s(reply) or 0.0)

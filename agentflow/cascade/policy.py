@@ -5,12 +5,12 @@ The decisions themselves are in ``routing``; this is what a configuration sets. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from agentflow.cascade.reply import Verdict
 from agentflow.cascade.routing.fixed import FixedOrder
-from agentflow.cascade.routing.state import Decision, Routing, State
+from agentflow.cascade.routing.state import Decision, Routing, State, Worth
 from agentflow.cascade.signals import Signal
 
 
@@ -34,6 +34,7 @@ class Policy:
         routing: which rung next, or stop; None is the fixed order with ``accept``.
         signal: what finds out a reply's confidence where nothing else tells it.
         calibration: what the checks' confidence is worth, learned from outcomes.
+        worth: of a good reply, a joule and a second, for policies that weigh them.
     """
 
     accept: float = 0.7
@@ -42,6 +43,7 @@ class Policy:
     routing: Routing | None = None
     signal: Signal | None = None
     calibration: Calibrated | None = None
+    worth: Worth = field(default_factory=Worth)
 
     def choose(self, state: State) -> Decision:
         """The next step of a call: another rung, the end, or nothing to serve."""

@@ -11,7 +11,7 @@ from agentflow.messages import Completion, ToolCall
 
 Output = TypeVar("Output", covariant=True)
 RungKind = Literal["code", "model"]
-Outcome = Literal["accepted", "kept", "rejected", "failed", "refused", "evidence"]
+Outcome = Literal["accepted", "kept", "rejected", "failed", "refused", "skipped", "cancelled", "evidence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,11 @@ class Attempt:
     """One rung trying one call: what it cost, what the checks said, why it was not enough.
 
     ``outcome`` is ``accepted``, ``kept`` (valid, but a better rung was left to try), ``rejected`` (failed its
-    checks), ``failed`` (the backend gave no reply), ``refused`` (the budget has no room; nothing was sent) or
-    ``evidence`` (asked for what it says of another reply, not to be served).
-    ``confidence`` is what the checks' ``signal`` is worth by what was learned of this rung; the same where nothing was.
-    ``answer`` is a digest that equal answers share.
+    checks), ``failed`` (the backend gave no reply), ``refused`` (the budget has no room; nothing was sent), ``skipped``
+    (the rung could not be asked: it is down, full, or would answer too late; nothing was sent), ``cancelled`` (another
+    attempt replied first, or the call was given up) or ``evidence`` (asked for what it says of another reply, not to be
+    served). ``confidence`` is what the checks' ``signal`` is worth by what was learned of this rung; the same where
+    nothing was. ``answer`` is a digest that equal answers share. A ``hedge`` is a second attempt, beside a late one.
     """
 
     rung: str
@@ -56,6 +57,7 @@ class Attempt:
     in_doubt: bool = False
     signal: float | None = None
     answer: str | None = None
+    hedge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Reply(Generic[Output]):
 
     ``output`` is the parsed value, ``text`` what the model wrote. ``refusal`` is set when a dearer rung was
     not tried because the budget had no room for it. ``completion`` is what the serving model handed back, None when
-    code served.
+    code served. ``cascade`` and ``call`` are the names under which it is reported.
     """
 
     output: Output
@@ -75,6 +77,8 @@ class Reply(Generic[Output]):
     attempts: tuple[Attempt, ...]
     refusal: BudgetExceeded | None = None
     completion: Completion | None = None
+    cascade: str = ""
+    call: str = ""
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
@@ -89,7 +93,7 @@ class Reply(Generic[Output]):
     @property
     def escalations(self) -> int:
         """How many different rungs were tried beyond the first."""
-        tried = {a.rung for a in self.attempts if a.outcome != "refused"}
+        tried = {a.rung for a in self.attempts if a.outcome not in ("refused", "skipped", "cancelled")}
         return max(0, len(tried) - 1)
 
 

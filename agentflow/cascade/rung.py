@@ -20,6 +20,7 @@ from agentflow.budget.currency import MICRO
 from agentflow.budget.prices import Price
 from agentflow.budget.room import Room
 from agentflow.budget.spend import Emissions, Quote, Spend, microjoules_at_most
+from agentflow.cascade.lane import Lane
 from agentflow.energy.estimate import CallFacts, EnergyProfile, Range
 from agentflow.energy.grid import WORLD, Place, emissions
 from agentflow.energy.interval import Energy, Scope
@@ -135,6 +136,8 @@ class ModelRung:
         logprobs: whether to ask for token probabilities.
         profiled: whether ``profile`` rests on what someone said of the hardware, not on a prior alone.
         region: where its electricity comes from, by its code in ``energy.grid``.
+        lane: its live state: how quick it is, whether it is up, what may be sent to it now.
+        hedge_with: the rung that a second attempt goes to, where ``lane`` hedges; None: this one's backend again.
     """
 
     name: str
@@ -150,6 +153,8 @@ class ModelRung:
     logprobs: bool = False
     profiled: bool = True
     region: str = WORLD
+    lane: Lane = field(default_factory=Lane)
+    hedge_with: ModelRung | None = None
 
     def quote(self, request: Request, expected: int | None = None) -> Quote:
         """What one attempt at ``request`` (its ``max_output_tokens`` and ``timeout_s`` set) is held for.
@@ -160,7 +165,9 @@ class ModelRung:
             request: as it will be sent.
             expected: tokens that its reply is expected to have, when that is held instead of the worst case.
         """
-        prompt = self.counter.prompt_bound(request)
+        return self._quote(request, self.counter.prompt_bound(request), expected)
+
+    def _quote(self, request: Request, prompt: int, expected: int | None) -> Quote:
         most = request.max_output_tokens or self.default_output
         reply = most if expected is None else min(expected, most)
         seconds = request.timeout_s or self.timeout_s
@@ -169,13 +176,13 @@ class ModelRung:
             prompt + reply,
             self.price.ceiling(prompt, reply),
             microjoules_at_most(joules),
-            min(seconds, LEAST_S),
+            min(self.timeout_s, LEAST_S),
             _most_micrograms(joules, self.region),
             bound=reply == most,
         )
 
-    def fit(self, request: Request, room: Room, min_output: int, expected: int | None = None) -> Request:
-        """The request as this rung would send it, its reply and time shortened to the room that is left.
+    def fit(self, request: Request, room: Room, min_output: int, expected: int | None = None) -> tuple[Request, Quote]:
+        """The request as this rung would send it, its reply and time shortened to the room that is left; its quote.
 
         When not even ``min_output`` tokens fit, the request is returned with that many: the hold will refuse
         it and say what lacks.
@@ -190,16 +197,20 @@ class ModelRung:
         request = replace(
             request, timeout_s=timeout_s, max_output_tokens=asked, logprobs=request.logprobs or self.logprobs
         )
-        if room.fits(self.quote(request, expected)):
-            return request
+        # The same for every length of the reply, and the dearest part of a quote.
+        prompt = self.counter.prompt_bound(request)
+        quote = self._quote(request, prompt, expected)
+        if room.fits(quote):
+            return request, quote
         least, most = min(min_output, asked), asked
         while least < most:
             middle = (least + most + 1) // 2
-            if room.fits(self.quote(replace(request, max_output_tokens=middle), expected)):
+            if room.fits(self._quote(replace(request, max_output_tokens=middle), prompt, expected)):
                 least = middle
             else:
                 most = middle - 1
-        return replace(request, max_output_tokens=least)
+        request = replace(request, max_output_tokens=least)
+        return request, self._quote(request, prompt, expected)
 
     def spend(self, completion: Completion) -> Spend:
         """What a whole reply used.
@@ -208,12 +219,15 @@ class ModelRung:
             UsageError: its token counts cannot be.
         """
         usage = completion.usage
+        seconds = completion.timings.total_s
         # Checked before it is priced: what a server says of itself may be anything.
-        checked = Spend(calls=1, usage=usage, seconds=completion.timings.total_s)
+        Spend(calls=1, usage=usage, seconds=seconds)
         facts = CallFacts(usage, completion.timings, completion.reported_joules, completion.batch)
         energy = self.profile.estimate(facts) if completion.measured is None else _measured(completion.measured)
-        return replace(
-            checked,
+        return Spend(
+            calls=1,
+            usage=usage,
+            seconds=seconds,
             nano_usd=self.price.cost(usage, images=usage.images, audio_ms=usage.audio_ms),
             energy=energy,
             co2e=co2e(energy, self.region),
@@ -246,7 +260,7 @@ def _micrograms_of_a_joule(region: str, scope: Scope) -> Range:
 
 
 def _most_micrograms(joules: float, region: str) -> int:
-    return co2e(Energy(joules, joules, joules), region).high
+    return math.ceil(joules * _micrograms_of_a_joule(region, "facility").high)
 
 
 Rung = CodeRung | ModelRung

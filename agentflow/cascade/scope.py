@@ -52,12 +52,12 @@ class CallScope:
             BudgetExceeded: there is no room, here or in what other processes have left, and nobody raised the limit.
             LedgerError: it cannot be recorded.
         """
-        return await self._asking(lambda: self._reserve(quote, key, labels))
+        return await self.asking(lambda: self._reserve(quote, key, labels))
 
     async def reserve_reply(
         self, rung: ModelRung, request: Request, key: str, least: int, labels: Labels
     ) -> tuple[Request, Hold] | None:
-        """Reserve an attempt at a model, its reply shortened to what is left; ask for more where the budget says so.
+        """Reserve an attempt at a model, its reply shortened to what is left. Nobody is asked for more: see ``asking``.
 
         Args:
             rung: the model.
@@ -70,13 +70,32 @@ class CallScope:
             The request as it is to be sent, and its hold; None when the attempt is recorded already.
 
         Raises:
-            BudgetExceeded: not even ``least`` tokens fit, and nobody raised the limit.
+            BudgetExceeded: not even ``least`` tokens fit.
             LedgerError: it cannot be recorded.
         """
-        return await self._asking(lambda: self._fitted(rung, request, key, least, labels))
+        expected = self.admission.expected(rung.name, labels.call)
+        room = self.meter.room(final=self.final)
+        refits = 0
+        while True:
+            fitted, quote = rung.fit(request, room, least, expected)
+            try:
+                hold = await self._reserve(quote, key, labels)
+                return None if hold is None else (fitted, hold)
+            except BudgetExceeded as refused:
+                currency, left = refused.refusal.currency, refused.refusal.left
+                known = room.of_currency(currency)
+                # The tree knew of this room when the request was fitted: another process must have taken it.
+                if refits == _REFITS or left <= 0 or (known is not None and left >= known):
+                    raise
+                refits += 1
+                room = self.meter.room(final=self.final).at_most(currency, left)
 
-    async def _asking(self, reserve: Callable[[], Awaitable[Reserved]]) -> Reserved:
-        """Try again as long as somebody raises the limit that refused."""
+    async def asking(self, reserve: Callable[[], Awaitable[Reserved]]) -> Reserved:
+        """Try again as long as somebody raises the limit that refused.
+
+        Raises:
+            BudgetExceeded: nobody did.
+        """
         while True:
             raises = self.meter.raises.count
             try:
@@ -100,26 +119,6 @@ class CallScope:
             hold.release()
             return None
         return hold
-
-    async def _fitted(
-        self, rung: ModelRung, request: Request, key: str, least: int, labels: Labels
-    ) -> tuple[Request, Hold] | None:
-        expected = self.admission.expected(rung.name, labels.call)
-        room = self.meter.room(final=self.final)
-        refits = 0
-        while True:
-            fitted = rung.fit(request, room, least, expected)
-            try:
-                hold = await self._reserve(rung.quote(fitted, expected), key, labels)
-                return None if hold is None else (fitted, hold)
-            except BudgetExceeded as refused:
-                currency, left = refused.refusal.currency, refused.refusal.left
-                known = room.of_currency(currency)
-                # The tree knew of this room when the request was fitted: another process must have taken it.
-                if refits == _REFITS or left <= 0 or (known is not None and left >= known):
-                    raise
-                refits += 1
-                room = self.meter.room(final=self.final).at_most(currency, left)
 
     async def _tell_raised(self) -> None:
         """Tell the ledger of limits that were changed in this process."""

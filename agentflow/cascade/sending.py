@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from agentflow.budget.hold import Hold
 from agentflow.budget.spend import Quote, Spend
+from agentflow.cascade.lane import Turn
 from agentflow.cascade.rung import DELIVERY_S, ModelRung
 from agentflow.cascade.scope import CallScope
 from agentflow.errors import BackendError, BackendTimeout, BadReply, UsageError
@@ -19,45 +20,61 @@ from agentflow.messages import Completion, Delta, Request
 
 
 class SendFailed(Exception):
-    """An attempt that ended without a reply, and what it is charged."""
+    """An attempt that ended without a reply; ``error`` says why."""
 
-    def __init__(self, error: BackendError, spend: Spend) -> None:
+    def __init__(self, error: BackendError) -> None:
         super().__init__(str(error))
         self.error = error
-        self.spend = spend
 
 
-async def send(
-    rung: ModelRung,
-    request: Request,
-    hold: Hold,
-    key: str,
-    scope: CallScope,
-    tell: Callable[[Delta], None] | None = None,
-) -> tuple[Completion, Spend]:
-    """Ask the model under a hold that the ledger knows by ``key``.
+@dataclass(slots=True)
+class Sending:
+    """An attempt that may leave: its turn has come, and its room is reserved.
 
     Args:
         rung: the model.
         request: as it was fitted to the hold.
         hold: what the attempt may use.
         key: the attempt's, in the ledger.
+        turn: its place in the rung's lane.
+        hedge: it goes beside an attempt that is late.
+        spend: what it used; zero until it has ended.
+    """
+
+    rung: ModelRung
+    request: Request
+    hold: Hold
+    key: str
+    turn: Turn
+    hedge: bool = False
+    spend: Spend = field(default_factory=Spend)
+
+
+async def send(sending: Sending, scope: CallScope, tell: Callable[[Delta], None] | None = None) -> Completion:
+    """Ask the model. However it ends, ``sending.spend`` is what the attempt is charged.
+
+    Args:
+        sending: the attempt.
         scope: where its costs go.
         tell: told of each piece of the reply as it comes.
 
     Returns:
-        The reply, and what it used; both are recorded.
+        The reply; it is recorded.
 
     Raises:
-        SendFailed: there is no reply; it says what that is charged.
+        SendFailed: there is no reply.
         LedgerError: the reply could not be recorded.
     """
-    with hold:
+    rung, request, hold, key, turn = sending.rung, sending.request, sending.hold, sending.key, sending.turn
+    with hold, turn:
         started = asyncio.get_running_loop().time()
-        left = scope.meter.room(final=scope.final).seconds
+        left = scope.meter.seconds_left
         if left is not None:
             left = max(left - DELIVERY_S, 0.0)
             request = replace(request, timeout_s=min(left, request.timeout_s or left))
+        turn.leaves()
+        if tell is not None and rung.lane.hedges is not None:
+            tell = turn.watched(tell)
         try:
             async with asyncio.timeout(request.timeout_s):
                 completion = await rung.backend.complete(rung.model, request, tell)
@@ -65,21 +82,32 @@ async def send(
         except BaseException as error:
             seconds = asyncio.get_running_loop().time() - started
             failure = _backend_error(error, rung, request)
+            if failure is not None:
+                turn.failed(failure, cut=request.timeout_s is not None and request.timeout_s < rung.timeout_s)
             if failure is not None and not failure.sent:
+                sending.spend = Spend(seconds=seconds)
                 hold.release()
                 await scope.ledger.close(key, "released")
-                raise SendFailed(failure, Spend(seconds=seconds)) from error
+                raise SendFailed(failure) from error
             reply = min(request.max_output_tokens or rung.default_output, hold.quote.tokens)
-            worst = Spend.at_worst(hold.quote, reply, seconds)
+            worst = sending.spend = Spend.at_worst(hold.quote, reply, seconds)
             hold.settle(worst)
             await scope.ledger.close(key, "in_doubt", spend=worst)
             if failure is None:
                 raise
-            raise SendFailed(failure, worst) from error
+            raise SendFailed(failure) from error
+        turn.replied(completion)
+        sending.spend = spend
         hold.settle(spend)
         first_token_s = completion.timings.first_token_s
         await scope.ledger.close(key, "settled", spend=spend, completion=completion, first_token_s=first_token_s)
-        return completion, spend
+        return completion
+
+
+async def abandon(sending: Sending, scope: CallScope) -> None:
+    """End an attempt that never left."""
+    with sending.hold, sending.turn:
+        await scope.ledger.close(sending.key, "released")
 
 
 def _backend_error(error: BaseException, rung: ModelRung, request: Request) -> BackendError | None:

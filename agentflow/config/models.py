@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from agentflow.config.lanes import LaneSettings
 from agentflow.config.table import Address, Rate, Table, VariableName
 
 
@@ -92,7 +93,7 @@ class EnergySettings(Table):
     """``cpu`` only: watts of one busy core."""
 
 
-class ModelSettings(Table):
+class ModelSettings(LaneSettings):
     """One model: a rung that cascades can name."""
 
     backend: Literal["openai", "llamacpp", "litellm"]
@@ -144,4 +145,6 @@ class ModelSettings(Table):
             raise ValueError("backend 'llamacpp' needs path, a .gguf file")
         if self.backend == "litellm" and not self.model:
             raise ValueError("backend 'litellm' needs model, as in 'openai/gpt-4o-mini'")
+        if self.backend == "llamacpp" and self.hedge and self.hedge_with is None:
+            raise ValueError("hedge needs hedge_with here: a second attempt in this process would slow the first")
         return self

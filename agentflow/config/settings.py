@@ -13,6 +13,7 @@ from agentflow.config.jobs import JobSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, TenantSettings
 from agentflow.config.models import ModelSettings
 from agentflow.config.research import ResearchSettings, SourceSettings
+from agentflow.config.server import ServerSettings
 from agentflow.config.table import Table
 
 CODE: Final = "code"
@@ -24,6 +25,10 @@ class StoreSettings(Table):
 
     runs: Path = Path(".agentflow/runs")
     """Run folders of jobs."""
+    outcomes: Path = Path(".agentflow/outcomes.jsonl")
+    """How good replies turned out to be: what ``chain.feedback`` writes."""
+    calibration: Path = Path(".agentflow/calibration.json")
+    """What was learned from outcomes: what ``agentflow cascade calibration`` writes."""
 
 
 class TelemetrySettings(Table):
@@ -65,6 +70,8 @@ class Settings(BaseSettings):
     """The research job."""
     sources: SourceSettings = SourceSettings()
     """Bounds on what is read."""
+    server: ServerSettings = ServerSettings()
+    """The HTTP API."""
     telemetry: TelemetrySettings = TelemetrySettings()
     """Spans and metrics."""
 
@@ -79,6 +86,13 @@ class Settings(BaseSettings):
                 if rung != CODE and rung not in self.models:
                     known = ", ".join([CODE, *self.models])
                     raise ValueError(f"cascades.{name}.rungs: '{rung}' is not a model; there are: {known}")
+            if cascade.judge is not None and cascade.judge not in self.models:
+                known = ", ".join(self.models)
+                raise ValueError(f"cascades.{name}.judge: '{cascade.judge}' is not a model; there are: {known}")
+        for name, model in self.models.items():
+            if model.hedge_with is not None and (model.hedge_with not in self.models or model.hedge_with == name):
+                others = ", ".join(other for other in self.models if other != name) or "none"
+                raise ValueError(f"models.{name}.hedge_with: '{model.hedge_with}' is not another model: {others}")
         return self
 
     @classmethod

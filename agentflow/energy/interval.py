@@ -42,9 +42,9 @@ class Energy:
 
     def __post_init__(self) -> None:
         """Refuse figures that are not an interval of joules."""
-        if not all(math.isfinite(joules) for joules in (self.low, self.mean, self.high)):
-            raise ValueError(f"joules must be finite, got {self.low} / {self.mean} / {self.high}")
-        if not 0.0 <= self.low <= self.mean <= self.high:
+        if not 0.0 <= self.low <= self.mean <= self.high < math.inf:
+            if not all(map(math.isfinite, (self.low, self.mean, self.high))):
+                raise ValueError(f"joules must be finite, got {self.low} / {self.mean} / {self.high}")
             raise ValueError(f"joules need 0 <= low <= mean <= high, got {self.low} / {self.mean} / {self.high}")
 
     def __add__(self, other: Energy) -> Energy:

@@ -58,12 +58,15 @@ class Population:
         import numpy as np
 
         rows = self._prior if batch is None else _Rows(self._parts, ((batch, 1.0),))
-        weights, ends = rows.joules(tokens, tier, token_s, apart=apart)
-        weights = weights / weights.sum()
+        weights, ends = rows.token_joules(tokens, tier, token_s, apart=apart)
+        whole, output = float(weights.sum()), max(tokens[2], 1.0)
         logs = np.log(ends)
-        low, centre, high = (logs @ weights).tolist()
-        spread = math.sqrt(float((logs[1] - centre) ** 2 @ weights))
-        return interval(low, float(ends[1] @ weights), high, width, spread, self._parts[0][1].fitted.floor)
+        low, centre, high = logs.dot(weights).tolist()
+        off = logs[1] - centre / whole
+        off *= off
+        spread, mean = math.sqrt(float(off.dot(weights)) / whole), float(ends[1].dot(weights)) / whole
+        floor = self._parts[0][1].fitted.floor
+        return interval(low / whole, mean, high / whole, width, spread, floor) * output
 
     @functools.cached_property
     def _prior(self) -> _Rows:
@@ -74,8 +77,8 @@ class Population:
 class _Rows:
     """What does not depend on the call: a row for each deployment and batch, or for each engine of each of these.
 
-    Bytes, FLOP and seconds of a step are linear in what its tokens attend to and in its prompt's share: a pair of
-    columns is what they are without those, and what they are more for each.
+    Seconds and joules are of one token of the reply. They are linear in four figures of the call: one, the tokens it
+    attends to, the part of its prompt that comes on each token, and that times what the prompt attends to.
     """
 
     def __init__(self, parts: Parts, batches: Sequence[tuple[float, float]]) -> None:
@@ -86,94 +89,107 @@ class _Rows:
         def column(figure: Callable[[GpuProfile], float]) -> Column:
             return np.array([float(figure(p)) for _, p in parts for _ in batches])
 
-        self.weights = np.array([likely * prior for likely, _ in parts for _, prior in batches])
-        self.batch = batch = np.array([batch for _ in parts for batch, _ in batches])
-        self.accepted = column(lambda p: 1.0 if p.speculation is None else p.speculation.accepted)
+        batch = np.array([batch for _ in parts for batch, _ in batches])
+        accepted = column(lambda p: 1.0 if p.speculation is None else p.speculation.accepted)
         checked = column(_checked)
         drafts = column(lambda p: 0.0 if p.speculation is None else p.speculation.drafted * p.speculation.draft_b * 1e9)
         gpus, tdp_w = column(lambda p: p.gpus), column(lambda p: p.chip.tdp_w)
         flops, bandwidth = column(lambda p: p.chip.flops(p.shape.compute_bits)), column(lambda p: p.chip.bytes_per_s)
-        self.full, self.window = column(lambda p: p.shape.full_attention), column(lambda p: p.shape.window)
-        self.windowed = bool((self.full < 1.0).any())
-
+        flop, attention_flop = column(lambda p: 2.0 * p.shape.active), column(_attention_flop)
         weights = np.array([p.shape.weight_bytes(b * _checked(p)) for _, p in parts for b, _ in batches])
-        moved = (
-            weights + drafts * column(lambda p: p.shape.bytes_per_parameter),
-            batch * column(lambda p: p.shape.kv_bytes),
-        )
-        token = column(lambda p: 2.0 * p.shape.active), column(_attention_flop)
-        decode = batch * (checked * token[0] + 2.0 * drafts), batch * checked * token[1]
-        prefill = batch * self.accepted * token[0], batch * self.accepted * token[1]
-        byte_s, flop_s = 1.0 / (gpus * bandwidth * k.memory_efficiency), 1.0 / (gpus * flops * k.flop_efficiency)
-        byte_j, flop_j = tdp_w * k.byte_power / bandwidth, tdp_w * k.flop_power / flops
-        self.memory_s = moved[0] * byte_s, moved[1] * byte_s
-        self.decode_s = decode[0] * flop_s, decode[1] * flop_s
-        self.prefill_s = prefill[0] * flop_s, prefill[1] * flop_s
-        self.step_j = moved[0] * byte_j + decode[0] * flop_j, moved[1] * byte_j + decode[1] * flop_j
-        self.prefill_j = prefill[0] * flop_j, prefill[1] * flop_j
+        weights += drafts * column(lambda p: p.shape.bytes_per_parameter)
+        kv = batch * column(lambda p: p.shape.kv_bytes)
         layers_s = column(lambda p: p.shape.layers) * k.s_per_layer * (1.0 + k.slope_per_doubling * np.log2(gpus))
-        self.launch_s = layers_s + batch * k.s_per_sequence
+        launch_s = layers_s + batch * k.s_per_sequence
+        nothing = np.zeros_like(batch)
 
-        self.most_w = MOST_POWER * gpus * tdp_w
-        self.busy_w, self.stall_w = k.busy_power * gpus * tdp_w, k.stall_power * gpus * tdp_w
+        # Bytes and FLOP, each for the call's four figures.
+        moved = np.array([weights, kv, nothing, nothing]) / accepted
+        decode = np.array([batch * (checked * flop + 2.0 * drafts), batch * checked * attention_flop, nothing, nothing])
+        decode /= accepted
+        prefill = np.array([nothing, nothing, batch * flop, batch * attention_flop])
+        launch = np.array([launch_s, nothing, nothing, nothing]) / accepted
+        memory_s = moved / (gpus * bandwidth * k.memory_efficiency)
+        decode_s, prefill_s = (work / (gpus * flops * k.flop_efficiency) for work in (decode, prefill))
+        moving_j = moved * (tdp_w * k.byte_power / bandwidth) + (decode + prefill) * (tdp_w * k.flop_power / flops)
+        # Busy by memory or by FLOP, a sequence's own prefill, joules of bytes and FLOP.
+        busy_s = memory_s + prefill_s + launch, decode_s + prefill_s + launch
+        self.linear = np.stack([*busy_s, prefill_s / batch, moving_j], axis=1)
+        self.flat = self.linear.reshape(4, -1)
+
+        self.most_w, self.busy_w = MOST_POWER * gpus * tdp_w, k.busy_power * gpus * tdp_w
+        self.idle_w = (k.stall_power - k.busy_power) * gpus * tdp_w
         # How many times a current engine's overhead each has, and how likely; one whose engine is known has one.
         engines = [p.fitted.overheads(p.engine) for _, p in parts for _ in batches]
         most = max(map(len, engines))
         padded = np.array([(*engine, *((1.0, 0.0),) * (most - len(engine))) for engine in engines]).T
-        self.stalled_s, self.likely = (padded[0] - 1.0) * self.launch_s, padded[1]
-        # From board joules and seconds of a step to the facility's low, mean and high joules of a token.
+        self.stalled_s = (padded[0] - 1.0) * launch[0]
+        self.weights = np.array([likely * prior for likely, _ in parts for _, prior in batches])
+        self.engine_weights = self.weights * padded[1]
+        # From a batch's board joules and seconds to the facility's low, mean and high joules of one sequence.
         around = [surroundings(p.scope, p.facility) for _, p in parts for _ in batches]
-        shared = 1.0 / (batch * self.accepted)
-        factors = np.array(
-            [[f.pue.low * f.supply.low, f.pue.mean * f.supply.mean, f.pue.high * f.supply.high] for f in around]
+        pue, supply, host_w = (
+            np.array([(r.low, r.mean, r.high) for r in ranges]).T
+            for ranges in ([f.pue for f in around], [f.supply for f in around], [f.host_w for f in around])
         )
-        hosts_w = np.array([[f.host_w.low, f.host_w.mean, f.host_w.high] for f in around])
-        self.of_boards = factors.T * shared
-        self.of_seconds = hosts_w.T * gpus * self.of_boards
+        self.of_boards = pue * supply / batch
+        self.of_seconds = host_w * gpus * self.of_boards
+        self.full, self.window = column(lambda p: p.shape.full_attention), column(lambda p: p.shape.window)
+        self.windowed = bool((self.full < 1.0).any())
 
-    def joules(
+    def token_joules(
         self, tokens: Sequence[float], tier: Tier, token_s: float | None, *, apart: bool
     ) -> tuple[Column, Column]:
-        """Weights of the hypotheses, not normalised; and their low, mean and high joules, as rows."""
+        """Weights of the hypotheses, not normalised; and low, mean and high joules of one token of the reply."""
         import numpy as np
 
-        fresh, cached, output = tokens
-        # A call without a reply takes one step.
-        output = max(output, 1.0)
-        attended, steps = self._attended(fresh + cached + output / 2), fresh / output
-        of_prompt = self._attended(cached + fresh / 2) * steps
-        prefill_s = self.prefill_s[0] * steps + self.prefill_s[1] * of_prompt
-        memory_s = self.memory_s[0] + self.memory_s[1] * attended
-        decode_s = self.decode_s[0] + self.decode_s[1] * attended
-        busy_s = np.maximum(memory_s, decode_s) + prefill_s + self.launch_s
-        moving_j = self.step_j[0] + self.step_j[1] * attended
-        moving_j += self.prefill_j[0] * steps + self.prefill_j[1] * of_prompt
+        by_memory_s, by_flop_s, own_prefill_s, moving_j = self._linear(*tokens)
+        busy_s = np.maximum(by_memory_s, by_flop_s)
         if token_s is None:
-            weights, taken_s = self.weights * self.likely, busy_s + self.stalled_s
+            weights, taken_s = self.engine_weights, busy_s + self.stalled_s
         else:
             # The joules are of the measured time, whatever the engine: its overhead says how likely that time was.
-            measured = token_s * self.accepted
-            weights = self.weights if tier == "batch+latency" else self.weights * self._explains(busy_s, measured)
-            taken_s = measured + prefill_s / self.batch if apart else measured
+            weights = self.weights if tier == "batch+latency" else self._explaining(busy_s, token_s)
+            taken_s = own_prefill_s + token_s if apart else np.full_like(busy_s, token_s)
         idle_s = np.maximum(taken_s - busy_s, 0.0)
-        boards = self.busy_w * (taken_s - idle_s) + self.stall_w * idle_s + moving_j
-        boards = np.minimum(self.most_w * taken_s, boards)
-        if boards.ndim > 1:
-            ends = [(b * boards + s * taken_s).ravel() for b, s in zip(self.of_boards, self.of_seconds, strict=True)]
-            return weights.ravel(), np.array(ends) * output
-        return weights, (self.of_boards * boards + self.of_seconds * taken_s) * output
+        boards = self.busy_w * taken_s
+        boards += self.idle_w * idle_s
+        boards += moving_j
+        boards = np.minimum(boards, self.most_w * taken_s)
+        if boards.ndim == 1:
+            ends = self.of_boards * boards
+            ends += self.of_seconds * taken_s
+            return weights, ends
+        ends = [(b * boards + s * taken_s).ravel() for b, s in zip(self.of_boards, self.of_seconds, strict=True)]
+        return weights.ravel(), np.array(ends)
 
-    def _attended(self, context: float) -> Column | float:
+    def _linear(self, fresh: float, cached: float, output: float) -> Column:
+        """The four columns of ``linear`` for this call, as rows."""
         import numpy as np
 
-        return self.full * context + (1.0 - self.full) * np.minimum(context, self.window) if self.windowed else context
+        # A call without a reply takes one step.
+        output = max(output, 1.0)
+        context, prompt, share = fresh + cached + output / 2, cached + fresh / 2, fresh / output
+        if not self.windowed:
+            return (np.array([1.0, context, share, share * prompt]).dot(self.flat)).reshape(4, -1)
+        attended = [
+            self.full * length + (1.0 - self.full) * np.minimum(length, self.window) for length in (context, prompt)
+        ]
+        one = np.ones_like(self.full)
+        return np.einsum("fr,fqr->qr", np.array([one, attended[0], share * one, share * attended[1]]), self.linear)
 
-    def _explains(self, busy_s: Column, measured: Column) -> Column:
-        """How likely the measured time is, summed over the engines."""
+    def _explaining(self, busy_s: Column, token_s: float) -> Column:
+        """The weights by how well each explains the measured time, summed over the engines."""
         import numpy as np
 
-        off = np.log((busy_s + self.stalled_s) / measured)
-        return (self.likely * (UNEXPLAINED + np.exp(off * off * (-0.5 / TIME_SPREAD**2)))).sum(axis=0)
+        off = np.log(busy_s + self.stalled_s)
+        off -= math.log(token_s)
+        off *= off
+        off *= -0.5 / TIME_SPREAD**2
+        np.exp(off, out=off)
+        off += UNEXPLAINED
+        off *= self.engine_weights
+        return off.sum(axis=0)
 
 
 def _checked(profile: GpuProfile) -> float:

@@ -14,7 +14,7 @@ from importlib import resources
 
 from agentflow.energy.architectures import PRECISIONS, find_architecture, shape_of_size
 from agentflow.energy.chips import chips
-from agentflow.energy.constants import shipped
+from agentflow.energy.constants import Tier, shipped
 from agentflow.energy.facts import CallFacts, Range, reported_or
 from agentflow.energy.gpu import Estimate, GpuProfile, basis, fewest_gpus, plausible, pooled, summary, tier_of
 from agentflow.energy.interval import Energy
@@ -142,24 +142,28 @@ class RemotePrior:
     def estimate(self, facts: CallFacts) -> Energy:
         """Tokens times their prior; with the time per token known, the deployments that explain it."""
         fresh, cached, output = facts.tokens
-        joules = self.output * output + self.input * fresh + self.cached * cached
-        assumed = (self.assumed,)
-        if self._can_weigh(facts):
-            found, most = self._found(facts), joules.high
+        tier = self._tier(facts)
+        if tier is None:
+            joules, assumed = self.output * output + self.input * fresh + self.cached * cached, (self.assumed,)
+        else:
+            most = self.output.high * output + self.input.high * fresh + self.cached.high * cached
+            found = self._found(facts, tier)
             joules = Range(min(found.low, most), min(found.mean, most), min(found.high, most))
-            assumed = (*assumed, "hardware inferred from the time per token" if facts.token_s else "batch known")
+            said = "batch known" if tier == "batch" else "hardware inferred from the time per token"
+            assumed = (self.assumed, said)
         modelled = Energy(joules.mean, joules.low, joules.high, "modelled", "facility", assumed, basis=basis(facts))
         return reported_or(modelled, facts)
 
     def ceiling(self, input_tokens: int, output_tokens: int, seconds: float) -> float:
         """Every token at its upper end, in joules."""
-        return (self.output * output_tokens + self.input * input_tokens).high
+        return self.output.high * max(output_tokens, 0) + self.input.high * max(input_tokens, 0)
 
     def weighed(self, facts: CallFacts) -> Estimate | None:
         """The deployments weighed by the time per token and the batch of a call; None when neither is known."""
-        if not self._can_weigh(facts):
+        tier = self._tier(facts)
+        if tier is None:
             return None
-        tokens, tier = tuple(map(float, facts.tokens)), tier_of(facts)
+        tokens = tuple(map(float, facts.tokens))
         found = [
             hypothesis.times(weight)
             for weight, part in self.parts
@@ -170,12 +174,13 @@ class RemotePrior:
         k = shipped()
         return pooled(found, tier, k.unfitted[tier], k.floor)
 
-    def _can_weigh(self, facts: CallFacts) -> bool:
-        return bool(self.parts) and facts.tokens[2] > 0 and tier_of(facts) != "tokens"
-
-    def _found(self, facts: CallFacts) -> Range:
-        """The joules of ``weighed``, without its hypotheses."""
+    def _tier(self, facts: CallFacts) -> Tier | None:
+        """What the deployments can be weighed by; None when there is nothing."""
         tier = tier_of(facts)
+        return tier if tier != "tokens" and self.parts and facts.tokens[2] > 0 else None
+
+    def _found(self, facts: CallFacts, tier: Tier) -> Range:
+        """The joules of ``weighed``, without its hypotheses."""
         return self._population.joules(
             facts.tokens, tier, plausible(facts.batch), facts.token_s, shipped().unfitted[tier],
             apart=facts.step_s is None,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +97,7 @@ class AttemptSpan:
         if not facts.replayed:
             self._measure(facts, self._labels, completion)
 
-    def fail(self, error: Exception, facts: AttemptFacts) -> None:
+    def fail(self, error: BaseException, facts: AttemptFacts) -> None:
         """The backend gave no reply. What the attempt is charged all the same is recorded."""
         self._explain(facts)
         self._describe(facts)
@@ -204,12 +204,13 @@ def plan_span(agent: str) -> Generator[WorkSpan]:
         yield WorkSpan(span)
 
 
-@contextmanager
-def call_span(name: str, path: str) -> Generator[WorkSpan]:
+def call_span(name: str, path: str) -> AbstractContextManager[WorkSpan]:
     """The span of one call, over all its attempts."""
-    if not _recorded():
-        yield _UNSEEN
-        return
+    return _call_span(name, path) if _recorded() else _UNSEEN
+
+
+@contextmanager
+def _call_span(name: str, path: str) -> Generator[WorkSpan]:
     token = _call.set(_Call())
     try:
         with _span(f"call {name}", SpanKind.INTERNAL, {names.CALL_PATH: f"{path}/{name}"}) as span:
@@ -238,17 +239,16 @@ def code_span(rung: str, *, number: int) -> Generator[AttemptSpan]:
         yield AttemptSpan(span, labels)
 
 
-@contextmanager
-def chat_span(facts: ModelFacts, request: Request, *, number: int) -> Generator[AttemptSpan]:
+def chat_span(facts: ModelFacts, request: Request, *, number: int) -> AbstractContextManager[AttemptSpan]:
     """The span of an attempt on a model rung."""
-    labels: dict[str, Any] = {
-        names.OPERATION_NAME: "chat",
-        names.PROVIDER_NAME: facts.provider,
-        names.REQUEST_MODEL: facts.model,
-    }
+    labels = {names.OPERATION_NAME: "chat", names.PROVIDER_NAME: facts.provider, names.REQUEST_MODEL: facts.model}
     if not _recorded():
-        yield AttemptSpan(INVALID_SPAN, labels)
-        return
+        return nullcontext(AttemptSpan(INVALID_SPAN, labels))
+    return _chat_span(facts, request, number, labels)
+
+
+@contextmanager
+def _chat_span(facts: ModelFacts, request: Request, number: int, labels: Mapping[str, str]) -> Generator[AttemptSpan]:
     rung = {names.RUNG_NAME: facts.rung, names.RUNG_KIND: "model"}
     attributes = {**labels, **rung, **_place(number), **_request_attributes(request)}
     kind = SpanKind.INTERNAL if facts.in_process else SpanKind.CLIENT
@@ -279,7 +279,7 @@ def _span(name: str, kind: SpanKind, attributes: Mapping[str, Any], *, finished:
             span.set_status(Status(StatusCode.OK))
 
 
-_UNSEEN = WorkSpan(INVALID_SPAN)
+_UNSEEN = nullcontext(WorkSpan(INVALID_SPAN))
 
 
 def _recorded() -> bool:

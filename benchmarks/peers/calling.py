@@ -1,4 +1,4 @@
-"""What every client's turn has in common: one call after another for its CPU time, then many at once for calls a second.
+"""What every client's turn has in common: one call after another for its CPU time, then many at once.
 
 Runs in the client's own interpreter: imports only the standard library. A client is a function that opens it; what it
 gives makes one call. Every client sends the same question to the same model, and reads the reply's text.

@@ -273,14 +273,14 @@ def test_seconds_end_the_job_in_time(here: Path, scripted_server: ScriptedServer
     configure(here, scripted_server)
     scripted_server.script({"*": [{"responder": "planning"}, {"text": "too late", "gate": "never"}]})
     started = time.monotonic()
-    done = run("research", QUESTION, DOCS, "--json", "--max-seconds", "2.5")
+    done = run("research", QUESTION, DOCS, "--json", "--max-seconds", "4")
     report = report_of(done)
     assert done.returncode == 3
     assert report.ending is not None
     assert report.ending.currency == "seconds"
     assert report.answered, "code's own answer is delivered"
     assert report.meter.total.in_doubt_calls == 1
-    assert float(report.meter.limits[0].spent) <= 2.5
+    assert float(report.meter.limits[0].spent) <= 4
     assert time.monotonic() - started < 15
 
 

@@ -173,7 +173,14 @@ class Judge:
         """Write it into the entry, if there is one."""
         entry = books.entries.get(self.key)
         if entry is not None:
-            books.write(replace(entry, outcome=self.outcome, score=self.score))
+            # In full, as in Close: every call comes this way.
+            books.write(
+                Entry(
+                    entry.key, entry.node, entry.held, entry.accounts, entry.labels, entry.state, entry.run,
+                    entry.token, entry.opened_ms, entry.closed_ms, entry.spend, entry.first_token_s,
+                    entry.completion, self.outcome, self.score, entry.replays, entry.note,
+                )
+            )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """An agent of openai-agents without tools, its tracing off. Runs in an interpreter that has openai-agents."""
 
 # Type checkers see the environment of the project, which cannot have this peer.
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
