@@ -28,7 +28,7 @@ from agentflow.server.collections.shelf import Collections
 from agentflow.server.guard import Guard, Scope
 from agentflow.server.keys import Keys
 from agentflow.server.metrics import Metrics
-from agentflow.server.openai import chat, targets
+from agentflow.server.openai import chat, responses, targets
 from agentflow.server.openai.asking import local_tenant
 from agentflow.server.opening import open_annex
 from agentflow.server.problems import (
@@ -52,8 +52,8 @@ from agentflow.server.webhooks.outbox import Outbox
 _BY_STATUS: Final = {404: NOT_FOUND, 405: METHOD, 408: TIMED_OUT, 413: TOO_LARGE}
 _SHOWN_FAULTS: Final = 20
 _ROUTERS: Final = (
-    health.router, targets.router, chat.router, submitting.router, estimating.router, controlling.router,
-    reading.router,
+    health.router, targets.router, chat.router, responses.router, submitting.router, estimating.router,
+    controlling.router, reading.router,
 )  # fmt: skip
 _PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
     "default": {

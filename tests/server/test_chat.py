@@ -97,7 +97,7 @@ def test_a_reply_that_must_be_json_climbs_until_it_is(
             client.chat.completions.create(model="default", messages=ASK, response_format=schema)
             .choices[0]
             .message.content
-        )  # noqa: E501
+        )
     assert json.loads(text or "") == {"urgent": 2}
 
 
@@ -167,13 +167,44 @@ def test_a_model_that_fails_is_a_problem_that_says_so(client: openai.OpenAI, mod
 def test_a_client_that_hangs_up_ends_the_call(api: Api, models: ScriptedServer) -> None:
     models.script({"*": [{"text": "a " * 500, "gate_chunk": "never"}]})
     before = models.disconnects()
-    with api.client() as http, pytest.raises(Exception):  # noqa: B017, PT011 - whatever the client makes of it
+    with api.client() as http, pytest.raises(Exception):  # noqa: B017 - whatever the client makes of it
         http.post("/v1/chat/completions", json={"model": "small", "messages": ASK}, timeout=0.5)
     for _ in range(200):
         if models.disconnects() > before:
             return
         models.requests()
     pytest.fail("the model is still being asked")
+
+
+def test_responses_come_whole_and_with_tools(client: openai.OpenAI, models: ScriptedServer) -> None:
+    models.script({"small": [
+        {"text": "", "tool_calls": [TOOL_CALL], "finish_reason": "tool_calls", "usage": USAGE},
+        {"text": "Sixteen metres.", "usage": USAGE},
+    ]})  # fmt: skip
+    tool: Any = {"type": "function", "name": "tide", "parameters": {"type": "object", "properties": {}}}
+    first = client.responses.create(model="default", instructions="Be short.", input="How high?", tools=[tool])
+    (call,) = first.output
+    assert call.type == "function_call" and (call.name, call.call_id) == ("tide", "call_1")
+    history: Any = [{"role": "user", "content": "How high?"}, call.model_dump(),
+                    {"type": "function_call_output", "call_id": call.call_id, "output": "16 m"}]  # fmt: skip
+    second = client.responses.create(model="default", input=history, tools=[tool])
+    assert second.output_text == "Sixteen metres." and second.status == "completed"
+    assert second.usage is not None and second.usage.total_tokens == 150
+    assert second.usage.model_dump()["agentflow"]["usd"] == "0.0002"
+    assert [m["role"] for m in models.requests()[-1]["body"]["messages"]] == ["user", "assistant", "tool"]
+    with pytest.raises(openai.UnprocessableEntityError, match="previous_response_id"):
+        client.responses.create(model="default", input="And now?", previous_response_id="resp_1")
+
+
+def test_responses_are_streamed_as_their_clients_expect(client: openai.OpenAI, models: ScriptedServer) -> None:
+    long = "The tide rises by sixteen metres. " * 6
+    models.script({"small": [{"text": long, "tool_calls": [TOOL_CALL], "usage": USAGE}]})
+    with client.responses.stream(model="default", input="How high?") as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == long
+    assert [e.sequence_number for e in events] == list(range(len(events)))
+    assert final.output_text == long and [item.type for item in final.output] == ["message", "function_call"]
 
 
 def test_litellm_is_served_whole_streamed_and_with_tools(

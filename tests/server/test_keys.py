@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,12 @@ import httpx
 import openai
 import pytest
 
+from agentflow.jobs.annex import Annex
+from agentflow.jobs.database import Database
+from agentflow.jobs.tenants import Tenants
+from agentflow.server.keys import Keys
 from agentflow.server.pace import Pace
+from agentflow.server.tables import metadata
 from tests.servers.api import Api, key, keys, run
 from tests.servers.openai_server import ScriptedServer
 
@@ -20,13 +26,24 @@ ASK: Any = [{"role": "user", "content": "Which ticket is urgent?"}]
 
 @pytest.fixture(scope="module")
 def tokens(folder: Path) -> dict[str, str]:
-    return {
-        "acme": key(folder, "acme", "--day-tokens", "2500", "--month-usd", "1"),
-        "rival": key(folder, "rival"),
-        "looker": key(folder, "looker", "--tenant", "acme", "--scope", "read"),
-        "slow": key(folder, "slow", "--requests-per-minute", "2"),
-        "admin": key(folder, "boss", "--scope", "admin"),
-    }
+    made = {"acme": key(folder, "acme", "--day-tokens", "2500", "--month-usd", "1")}
+    asyncio.run(_more(folder / ".agentflow" / "jobs.db", made))
+    return made
+
+
+async def _more(path: Path, made: dict[str, str]) -> None:
+    """The other keys, without a process for each."""
+    annex, tenants = Annex(Database(path), metadata), Tenants(Database(path))
+    keys = Keys(annex)
+    _, made["rival"] = await keys.create("rival", "rival", ["submit", "read"])
+    _, made["looker"] = await keys.create("looker", "acme", ["read"])
+    _, made["slow"] = await keys.create("slow", "slow", ["submit", "read"], requests_per_minute=2)
+    _, made["admin"] = await keys.create("boss", "boss", ["admin"])
+    _, made["leaver"] = await keys.create("leaver", "leaver", ["read"], expires_ms=2**50)
+    for name in ("rival", "slow", "boss", "leaver"):
+        await tenants.keep(name, None)
+    await annex.aclose()
+    await tenants.aclose()
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +70,7 @@ def test_a_key_is_kept_as_its_hash_alone(folder: Path, tokens: dict[str, str]) -
     token = tokens["acme"]
     assert token.startswith("af_") and len(token) == 63
     listed = keys(folder)
-    assert {"acme", "rival", "looker", "slow", "boss"} == {one["name"] for one in listed}
+    assert {"acme", "rival", "looker", "slow", "boss", "leaver"} == {one["name"] for one in listed}
     secret = token.rsplit("_", 1)[1] if "_" not in token[20:] else token[20:]
     files = [path for path in (folder / ".agentflow").glob("jobs.db*")]
     assert files and not any(secret.encode() in path.read_bytes() for path in files)
@@ -149,9 +166,10 @@ def test_collections_and_idempotency_keys_are_a_tenants_own(api: Api, tokens: di
         assert http.post("/v1/research", json=asked).status_code == 404
 
 
-def test_a_revoked_key_opens_nothing_and_does_not_open_the_server(folder: Path, api: Api) -> None:
-    token = key(folder, "leaver", "--days", "1")
-    with api.client(token) as http:
+def test_a_revoked_key_opens_nothing_and_does_not_open_the_server(
+    folder: Path, api: Api, tokens: dict[str, str]
+) -> None:
+    with api.client(tokens["leaver"]) as http:
         assert http.get("/v1/models").status_code == 200
         (id,) = [one["id"] for one in keys(folder) if one["name"] == "leaver"]
         assert "Revoked" in run(folder, "keys", "revoke", id).stdout

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
 
 from agentflow.budget.meter import Meter
 from agentflow.cascade.checks import Check
 from agentflow.cascade.reply import Reply
-from agentflow.cascade.stream import ReplyStream
 from agentflow.chain import Chain
 from agentflow.messages import Request
 from agentflow.runtime import budget_of
@@ -63,9 +63,17 @@ class Ask:
         """The reply in one piece."""
         return await chain.call(self.request, name=self.name, checks=self.checks)
 
-    def stream(self, chain: Chain) -> ReplyStream:
-        """The reply as it comes."""
-        return chain.stream(self.request, name=self.name)
+    async def pieces(self, chain: Chain) -> AsyncGenerator[str | Reply[str]]:
+        """The reply's text as it comes, and then the reply; in one piece where it must be judged first."""
+        if self.checks:
+            reply = await self.whole(chain)
+            yield reply.text
+        else:
+            async with chain.stream(self.request, name=self.name) as stream:
+                async for text in stream:
+                    yield text
+            reply = stream.reply
+        yield reply
 
 
 def local_tenant() -> Meter:

@@ -14,7 +14,6 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from agentflow.cascade.reply import Reply
-from agentflow.chain import Chain
 from agentflow.errors import UsageError
 from agentflow.messages import Request, TokenUsage
 from agentflow.server.access import Submitter
@@ -177,7 +176,7 @@ class _Answer:
         """As it comes; nothing is sent before its first words, so that what goes wrong until then has its status."""
         async with await self.ask.chain(self.server) as chain:
             begun = False
-            async for piece in self._pieces(chain):
+            async for piece in self.ask.pieces(chain):
                 if not begun:
                     begun = True
                     yield Head("text/event-stream", {"x-accel-buffering": "no"})
@@ -186,21 +185,9 @@ class _Answer:
                     if piece:
                         yield self._chunk({"content": piece})
                 else:
+                    self.server.metrics.served(piece)
                     for chunk in self._ending(piece, usage=usage):
                         yield chunk
-
-    async def _pieces(self, chain: Chain) -> AsyncGenerator[str | Reply[str]]:
-        """The reply's text as it comes, and then the reply; in one piece where it must be judged first."""
-        if self.ask.checks:
-            reply = await self.ask.whole(chain)
-            yield reply.text
-        else:
-            async with self.ask.stream(chain) as stream:
-                async for text in stream:
-                    yield text
-            reply = stream.reply
-        self.server.metrics.served(reply)
-        yield reply
 
     def _ending(self, reply: Reply[str], *, usage: bool) -> Iterator[bytes]:
         calls = _tool_calls(reply)
