@@ -80,7 +80,7 @@ def create_app(settings: Settings, *, open: bool) -> FastAPI:
                 yield
                 delivering.cancel()
 
-    app = FastAPI(
+    app = _Api(
         title="agentflow", version="1", lifespan=life, docs_url=None, redoc_url=None, responses=_PROBLEM,
         max_body_size=settings.server.max_body_kb * 1_024, telemetry={"auto_configure": False},
         summary="Jobs with a budget, and any OpenAI client over the cascade and the meter.",
@@ -98,8 +98,29 @@ def create_app(settings: Settings, *, open: bool) -> FastAPI:
         template = route.path if isinstance(route, APIRoute) else "(none)"
         app.state.metrics.answered(scope["method"], template, status, seconds)
 
-    app.add_middleware(Guard, pause_s=settings.server.body_timeout_s, answered=answered)
+    app.add_middleware(
+        Guard, pause_s=settings.server.body_timeout_s, header_bytes=settings.server.max_header_kb * 1_024,
+        answered=answered,
+    )  # fmt: skip
     return app
+
+
+class _Api(FastAPI):
+    """FastAPI, whose document says what errors look like here."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        document = super().openapi()
+        schemas: dict[str, Any] = document["components"]["schemas"]
+        if "ProblemBody" not in schemas:
+            problem = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(problem.pop("$defs", {}), ProblemBody=problem)
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+        return document
 
 
 async def _open(settings: Settings, stack: contextlib.AsyncExitStack, *, open: bool, app: FastAPI) -> Server:

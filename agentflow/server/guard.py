@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 
-from agentflow.server.problems import INTERNAL, INVALID, Problem
+from agentflow.server.problems import HEADERS, INTERNAL, INVALID, Problem
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -49,12 +49,14 @@ class Guard:
     Args:
         app: what it guards.
         pause_s: seconds that may pass between two parts of a body.
+        header_bytes: of all headers together, at most.
         answered: told of each request.
     """
 
-    def __init__(self, app: App, pause_s: float, answered: Answered) -> None:
+    def __init__(self, app: App, pause_s: float, header_bytes: int, answered: Answered) -> None:
         self._app = app
         self._pause_s = pause_s
+        self._header_bytes = header_bytes
         self._answered = answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +75,7 @@ class Guard:
                 self._answered(scope, status, time.perf_counter() - began)
             await send(message)
 
-        problem = _refused(scope)
+        problem = _refused(scope, self._header_bytes)
         if problem is None:
             try:
                 await self._app(scope, _patient(receive, self._pause_s), marked)
@@ -88,14 +90,17 @@ class Guard:
             await problem.response()(scope, receive, marked)
 
 
-def _refused(scope: Scope) -> Problem | None:
+def _refused(scope: Scope, header_bytes: int) -> Problem | None:
     """What is wrong with a request before its body is read."""
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     names = [name for name, _ in headers]
     if _TRICKS.search(scope.get("raw_path") or b""):
         return Problem(INVALID, "The path holds characters that no path of this API has. Check the address.")
     if len(headers) > _MOST_HEADERS:
-        return Problem(INVALID, f"The request has {len(headers)} headers; the most is {_MOST_HEADERS}.")
+        return Problem(HEADERS, f"The request has {len(headers)} headers; the most is {_MOST_HEADERS}.")
+    size = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
+    if size + sum(len(name) + len(value) for name, value in headers) > header_bytes:
+        return Problem(HEADERS, f"Address and headers have more than {header_bytes:,} bytes together. Send less.")
     if names.count(b"host") != 1 or names.count(b"content-length") > 1 or names.count(b"authorization") > 1:
         return Problem(INVALID, "A header that may stand once is missing or stands twice. Send each once.")
     if b"transfer-encoding" in names and b"content-length" in names:

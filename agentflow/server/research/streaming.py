@@ -1,6 +1,6 @@
 """Events as they happen: server-sent events with numbers, heartbeats, and a word where some are missing.
 
-Imports answering, jobs. Each reader is two tasks; what they wait for together is one question to the database.
+Imports answering, jobs. Each reader is a few tasks; what they wait for together is one question to the database.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _HEADERS: Final = {"x-accel-buffering": "no"}
 # Between looks at a job that waits for a person.
 _LOOK_S: Final = 1.0
 _AHEAD: Final = 64
+_FIRST: Final = asyncio.FIRST_COMPLETED
 
 
 async def stream_events(server: Server, job: JobView, tenant: str | None, since: int) -> AsyncGenerator[Head | bytes]:
@@ -77,34 +78,23 @@ async def _beating(parts: AsyncIterator[bytes], server: Server) -> AsyncGenerato
             await queue.put(error)
 
     async with asyncio.TaskGroup() as group:
-        pumping = group.create_task(pump())
-        while not server.stopping.is_set():
-            try:
-                async with asyncio.timeout(server.settings.server.heartbeat_s):
-                    part = await _next(queue, server.stopping)
-            except TimeoutError:
-                part = b": still here\n\n"
+        pumping, ending = group.create_task(pump()), group.create_task(server.stopping.wait())
+        # Kept from one sign of life to the next: what it has taken from the queue is not lost.
+        coming = group.create_task(queue.get())
+        while not ending.done():
+            await asyncio.wait({coming, ending}, timeout=server.settings.server.heartbeat_s, return_when=_FIRST)
+            if not coming.done():
+                yield b": still here\n\n"
+                continue
+            part = coming.result()
             if part is None:
                 break
             if isinstance(part, Exception):
                 raise part
+            coming = group.create_task(queue.get())
             yield part
-        pumping.cancel()
-
-
-async def _next(queue: asyncio.Queue[bytes | Exception | None], stopping: asyncio.Event) -> bytes | Exception | None:
-    """What comes next, or None once the server is asked to end."""
-    try:
-        return queue.get_nowait()
-    except asyncio.QueueEmpty:
-        pass
-    getting, ending = asyncio.ensure_future(queue.get()), asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait({getting, ending}, return_when=asyncio.FIRST_COMPLETED)
-        return getting.result() if getting.done() else None
-    finally:
-        getting.cancel()
-        ending.cancel()
+        for task in (pumping, ending, coming):
+            task.cancel()
 
 
 def _numbered(event: JobEvent) -> bytes:
