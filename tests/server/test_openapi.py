@@ -10,7 +10,8 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 
-from tests.servers.api import Api
+from agentflow.jobs.effort import EFFORTS
+from tests.servers.api import PROJECT, Api
 from tests.servers.openai_server import ScriptedServer
 
 QUICK = settings(
@@ -69,3 +70,17 @@ def _attack(operation: Any, mode: GenerationMode, session: requests.Session) -> 
         if type(error).__name__ not in ("Unsatisfiable", "SkipTest", "Skipped"):
             raise
     return sent
+
+
+def test_the_documentation_names_every_call_and_every_effort(api: Api) -> None:
+    with api.client() as http:
+        paths = http.get("/openapi.json").json()["paths"]
+    page = (PROJECT / "docs" / "api.md").read_text("utf-8")
+    # A table may name two calls at once, the second by the end of its path alone.
+    told = page.replace("`, `/", "` `/")
+    for path in paths:
+        tail = path.removeprefix("/v1/research/{id}") if path.startswith("/v1/research/{id}/") else path
+        assert f"{tail}`" in told, path
+    for name, limits in EFFORTS.items():
+        row = f"| `{name}` | {limits.usd:.2f} | {limits.tokens:,} | {limits.joules:,.0f} | {limits.seconds:,.0f} |"
+        assert row in page, row
