@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import BigInteger, Column, MetaData, Table, Text
 
 from agentflow.config import TenantSettings
-from agentflow.jobs.annex import Annex
+from agentflow.jobs.annex import Annex, insert_once
 from agentflow.jobs.database import Database
 
 _metadata: Final = MetaData()
@@ -84,7 +84,6 @@ class Tenants:
         await self._annex.aclose()
 
     def _make(self, connection: sa.Connection, name: str) -> None:
-        if connection.execute(sa.select(_tenant.c.name).where(_tenant.c.name == name)).first() is None:
-            secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-            now = time.time_ns() // 1_000_000
-            connection.execute(_tenant.insert().values(name=name, limits="{}", webhook_secret=secret, created_ms=now))
+        secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+        new = {"name": name, "limits": "{}", "webhook_secret": secret, "created_ms": time.time_ns() // 1_000_000}
+        insert_once(connection, _tenant, new)

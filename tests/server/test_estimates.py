@@ -9,8 +9,12 @@ import pytest
 from agentflow.config import Settings
 from agentflow.jobs.job import JobSpec
 from agentflow.runtime import Runtime
-from agentflow.server.research.estimating import Past, error_of, expected
+from agentflow.server.research.estimating import Figures, Past, error_of, expected
 from tests.servers.openai_server import ScriptedServer
+
+
+def same(figure: float) -> Figures:
+    return (figure, figure, figure, figure)
 
 
 def runtime(server: ScriptedServer | None) -> Runtime:
@@ -41,7 +45,7 @@ def test_jobs_that_always_cost_a_fifth_are_estimated_exactly() -> None:
 
 
 def test_the_error_grows_with_what_cannot_be_foreseen() -> None:
-    steady = [Past((100.0,) * 4, (50.0 + n,) * 4) for n in range(10)]
-    wild = [Past((100.0,) * 4, (2.0**n,) * 4) for n in range(10)]
+    steady = [Past(same(100.0), same(50.0 + n)) for n in range(10)]
+    wild = [Past(same(100.0), same(2.0**n)) for n in range(10)]
     assert error_of(steady).median < 0.1 < error_of(wild).median
     assert error_of(wild).within_p90 < 1.0

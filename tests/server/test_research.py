@@ -12,7 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
+from agentflow.jobs.annex import Annex
+from agentflow.jobs.database import Database
 from agentflow.research.report import Report
+from agentflow.server.research.idempotency import Idempotency
+from agentflow.server.tables import idempotency, metadata
 from tests.servers.api import Api, Background
 from tests.servers.openai_server import ScriptedServer
 
@@ -297,3 +301,14 @@ def test_domains_bound_the_addresses(http: httpx.Client) -> None:
     assert submit(exclude_domains=["example.org"]).status_code == 422
     assert submit(allow_network=False).status_code == 422
     assert http.post("/v1/research", json={"query": QUESTION, "sources": {"paths": ["/etc/passwd"]}}).status_code == 400
+
+
+async def test_an_idempotency_key_names_another_request_after_a_day(here: Path) -> None:
+    annex = Annex(Database(here / "jobs.db"), metadata)
+    keys = Idempotency(annex)
+    first = await keys.name("acme", "k")
+    assert await keys.name("acme", "k") == first
+    await annex.write(lambda c: c.execute(idempotency.update().values(since_ms=idempotency.c.since_ms - 86_400_001)))
+    second = await keys.name("acme", "k")
+    assert second != first and await keys.name("acme", "k") == second
+    await annex.aclose()

@@ -11,7 +11,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from agentflow.jobs.annex import Annex
+from agentflow.jobs.annex import Annex, insert_once
 from agentflow.server.tables import idempotency
 
 HOURS: Final = 24
@@ -34,10 +34,8 @@ class Idempotency:
 
         def work(connection: sa.Connection) -> int:
             this = idempotency.c.digest == digest
-            row = connection.execute(sa.select(idempotency).where(this).with_for_update()).mappings().first()
-            if row is None:
-                connection.execute(idempotency.insert().values(digest=digest, generation=1, since_ms=now))
-                return 1
+            insert_once(connection, idempotency, {"digest": digest, "generation": 1, "since_ms": now})
+            row = connection.execute(sa.select(idempotency).where(this).with_for_update()).mappings().one()
             if now - row["since_ms"] < HOURS * 3_600_000:
                 return int(row["generation"])
             generation = int(row["generation"]) + 1

@@ -20,7 +20,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from agentflow.errors import AgentflowError, UnknownJob, UsageError
-from agentflow.jobs.annex import Annex
+from agentflow.jobs.annex import Annex, insert_once
 from agentflow.jobs.job import JobView
 from agentflow.jobs.service import Jobs
 from agentflow.jobs.tenants import Tenants
@@ -81,9 +81,8 @@ class Outbox:
 
         def work(connection: sa.Connection) -> None:
             known = connection.execute(sa.select(delivery.c.id).where(delivery.c.job == job).limit(1)).first()
-            there = connection.execute(sa.select(watch.c.job).where(watch.c.job == job)).first()
-            if known is None and there is None:
-                connection.execute(watch.insert().values(job=job, tenant=tenant, url=url, told=""))
+            if known is None:
+                insert_once(connection, watch, {"job": job, "tenant": tenant, "url": url, "told": ""})
 
         await self._annex.write(work)
 
