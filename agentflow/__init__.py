@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agentflow.budget.admission import Statistical
     from agentflow.budget.budget import Budget
     from agentflow.budget.spend import Spend
+    from agentflow.cascade.cache import Reuse
     from agentflow.cascade.cascade import Cascade
     from agentflow.cascade.checks import Candidate, Check, token_confidence
     from agentflow.cascade.reply import Attempt, Reply, Verdict
@@ -27,16 +28,18 @@ if TYPE_CHECKING:
         CallFailed,
         ConfigError,
         LedgerError,
+        NotServed,
         SourceError,
         UnpricedModel,
         UnprofiledModel,
         UsageError,
     )
     from agentflow.flow import Flow
+    from agentflow.images import read_image
     from agentflow.jobs.handle import JobHandle
     from agentflow.jobs.job import JobBudget, JobEvent, JobResult, JobSpec, JobState, JobView, StopReason
-    from agentflow.jobs.kinds import JobContext, Outcome
-    from agentflow.messages import Message, Request, TokenUsage
+    from agentflow.jobs.kinds import JobContext
+    from agentflow.messages import Image, Message, Request, TokenUsage
     from agentflow.orchestration.agent import Agent
     from agentflow.research.report import Citation, Claim, Report
 
@@ -59,6 +62,7 @@ __all__ = [
     "ConfigError",
     "Energy",
     "Flow",
+    "Image",
     "JobBudget",
     "JobContext",
     "JobEvent",
@@ -69,10 +73,11 @@ __all__ = [
     "JobView",
     "LedgerError",
     "Message",
-    "Outcome",
+    "NotServed",
     "Reply",
     "Report",
     "Request",
+    "Reuse",
     "Settings",
     "SourceError",
     "Spend",
@@ -84,6 +89,7 @@ __all__ = [
     "UsageError",
     "Verdict",
     "__version__",
+    "read_image",
     "token_confidence",
 ]
 
@@ -111,17 +117,19 @@ _HOMES = {
     "JobSpec": "jobs.job",
     "JobState": "jobs.job",
     "JobView": "jobs.job",
+    "Image": "messages",
     "Message": "messages",
-    "Outcome": "jobs.kinds",
     "Reply": "cascade.reply",
     "Report": "research.report",
     "Request": "messages",
+    "Reuse": "cascade.cache",
     "Settings": "config",
     "Spend": "budget.spend",
     "Statistical": "budget.admission",
     "StopReason": "jobs.job",
     "TokenUsage": "messages",
     "Verdict": "cascade.reply",
+    "read_image": "images",
     "token_confidence": "cascade.checks",
 }
 

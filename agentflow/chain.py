@@ -9,6 +9,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -16,15 +17,19 @@ from agentflow.budget.admission import Admission, Strict
 from agentflow.budget.ledger import Labels, Ledger
 from agentflow.budget.meter import Meter
 from agentflow.budget.spend import Spend
+from agentflow.cascade.cache import Reuse, Reusing
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.checks import Check, output_schema
 from agentflow.cascade.outcomes import Outcome, OutcomeFile
+from agentflow.cascade.placement import Residency, deadline
 from agentflow.cascade.reply import AnyReply, Attempt, Reply
+from agentflow.cascade.rung import Rung
 from agentflow.cascade.scope import CallScope
+from agentflow.cascade.services import Services
 from agentflow.cascade.stream import ReplyStream
 from agentflow.cascade.warmth import Warmth
 from agentflow.errors import UsageError
-from agentflow.messages import Delta, Message, Request, writable
+from agentflow.messages import Delta, Message, Request, ToolSpec, writable
 from agentflow.telemetry import tracing
 
 Output = TypeVar("Output")
@@ -64,6 +69,8 @@ class Chain:
         labels: tenant, job and agent, for reports.
         admission: how much of a reply is held before a call leaves.
         final: every call may use what budgets keep for a landing.
+        services: what it shares with other chains: a cache of replies, for calls that opt in with ``reuse``.
+        residency: rules of where its calls may be served; see ``cascade.placement``.
         outcomes: where ``feedback`` is kept.
 
     Example:
@@ -83,6 +90,8 @@ class Chain:
         labels: Labels | None = None,
         admission: Admission | None = None,
         final: bool = False,
+        services: Services | None = None,
+        residency: Residency = (),
         outcomes: OutcomeFile | None = None,
     ) -> None:
         self.meter = meter
@@ -94,6 +103,8 @@ class Chain:
         self._admission = admission or Strict()
         self._warmth = Warmth()
         self._final = final
+        self._services = services or Services()
+        self._residency = residency
         self._outcomes = outcomes
         self._last: AnyReply | None = None
         self._observe = observe
@@ -129,6 +140,8 @@ class Chain:
         cascade: Cascade | None = None,
         last: bool = False,
         timeout_s: float | None = None,
+        reuse: Reuse | None = None,
+        deferrable_until: datetime | timedelta | float | None = None,
     ) -> Reply[str]: ...
 
     @overload
@@ -142,6 +155,8 @@ class Chain:
         cascade: Cascade | None = None,
         last: bool = False,
         timeout_s: float | None = None,
+        reuse: Reuse | None = None,
+        deferrable_until: datetime | timedelta | float | None = None,
     ) -> Reply[Output]: ...
 
     async def call(
@@ -154,6 +169,8 @@ class Chain:
         cascade: Cascade | None = None,
         last: bool = False,
         timeout_s: float | None = None,
+        reuse: Reuse | None = None,
+        deferrable_until: datetime | timedelta | float | None = None,
     ) -> AnyReply:
         """Ask the cascade, within the budget.
 
@@ -165,6 +182,10 @@ class Chain:
             cascade: other rungs than the chain's own.
             last: a soft landing: the call goes without tools, and may use what the budgets' ``landing`` keeps back.
             timeout_s: seconds it may take altogether, over all rungs, repairs and waiting.
+            reuse: a reply that an earlier call was given may answer this one, at no cost: how old it may be, and how
+                alike the questions. None asks anew.
+            deferrable_until: when the reply must be there at the latest, as a moment with its zone or seconds from now:
+                until then the call may wait for a greener or cheaper hour. It holds nothing while it waits.
 
         Returns:
             The reply, typed, with its trail of attempts.
@@ -175,7 +196,7 @@ class Chain:
             LedgerError: what the call would cost cannot be recorded; it was not sent.
             UsageError: the chain is closed, or the question is empty.
         """
-        return await self._call(request, output, name, checks, cascade, last, timeout_s, None)
+        return await self._call(request, output, name, checks, cascade, last, timeout_s, None, reuse, deferrable_until)
 
     def stream(
         self,
@@ -211,9 +232,10 @@ class Chain:
         last: bool,
         timeout_s: float | None,
         tell: Callable[[Delta], None] | None,
+        reuse: Reuse | None = None,
+        deferrable_until: datetime | timedelta | float | None = None,
     ) -> AnyReply:
-        if self._closed:
-            raise UsageError(f"Chain '{self.meter.path}' is closed; open a new one for another call.")
+        self._refuse_closed()
         if isinstance(request, str):
             if not request.strip():
                 raise UsageError("The question is empty. Say what you want to know.")
@@ -221,14 +243,20 @@ class Chain:
         if timeout_s is not None:
             request = replace(request, timeout_s=min(timeout_s, request.timeout_s or timeout_s))
         # Part of what is asked, and so of what the ledger knows the call by.
-        schema, tools = request.schema or output_schema(output), () if last else request.tools
+        # Tools stand at the head of a prompt: in one order, so that servers find the prompt before in their caches.
+        schema, tools = request.schema or output_schema(output), _in_order(() if last else request.tools)
         if schema is not request.schema or tools is not request.tools:
             request = replace(request, schema=schema, tools=tools)
         name = writable(name)
+        waited_s = 0.0
+        if deferrable_until is not None:
+            waited_s = await self._wait((cascade or self.cascade).rungs, request, deferrable_until)
         self._calls += 1
         scope = CallScope(
             self.meter, self._ledger, self._key(name, request), self._observer(name),
             _labelled(self._labels, name), last or self._final, self._admission, self._warmth,
+            None if reuse is None else self._reusing(reuse), self._services, self._residency,
+            repeats=not self._unrepeated,
         )  # fmt: skip
         with tracing.call_span(name, self.meter.path) as span:
             reply = await (cascade or self.cascade).run(request, scope, output, checks, tell)
@@ -236,6 +264,7 @@ class Chain:
                 span.served(reply.rung, reply.refusal)
                 span.left(self.meter.left())
         self.meter.did()
+        reply = replace(reply, waited_s=waited_s) if waited_s else reply
         self._last = reply
         return reply
 
@@ -288,6 +317,27 @@ class Chain:
         self._repeats[content] += 1
         return f"{content}|{self._repeats[content]}"
 
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise UsageError(f"Chain '{self.meter.path}' is closed; open a new one for another call.")
+
+    async def _wait(self, rungs: tuple[Rung, ...], request: Request, until: datetime | timedelta | float) -> float:
+        """Wait for a better hour, where there is one before the deadline and the budget's own end."""
+        placement = self._services.placement
+        moment = deadline(until, placement.clock.now())
+        waited_s = await placement.wait(rungs, request, self._residency, moment, self.meter.room().seconds)
+        self._refuse_closed()
+        return waited_s
+
+    def _reusing(self, reuse: Reuse) -> Reusing:
+        replies = self._services.replies
+        if replies is None:
+            raise UsageError("This chain has no cache of replies. Open it with Flow.chain, or give it one.")
+        embedding = None if reuse.similarity is None else self._services.embedding
+        if reuse.similarity is not None and embedding is None:
+            raise UsageError("Other wordings of a question need an embedder. Set one in [research.embedder].")
+        return Reusing(replies, reuse, self._labels.tenant, embedding)
+
     def _observer(self, name: str) -> Callable[[Attempt], None]:
         def observe(attempt: Attempt) -> None:
             self._attempts += 1
@@ -301,3 +351,8 @@ class Chain:
 def _labelled(labels: Labels, call: str) -> Labels:
     """The labels of a chain's calls of this name: few names, many calls."""
     return replace(labels, call=call)
+
+
+def _in_order(tools: tuple[ToolSpec, ...]) -> tuple[ToolSpec, ...]:
+    """Tools by name; the very same where they are."""
+    return tools if len(tools) < 2 else tuple(sorted(tools, key=lambda tool: tool.name))

@@ -5,6 +5,8 @@
     │   ├── ConfigError            agentflow.toml or an AGENTFLOW_* variable is wrong
     │   ├── SourceError            a source given to a job cannot be read
     │   │   └── FetchRefused       the address of a page is one we do not visit
+    │   ├── CassetteMiss           a replayed run asks what was never recorded
+    │   ├── NotServed              no rung of a cascade can, or may, serve what a call needs
     │   ├── UnknownModel           a cascade names a model that no table defines
     │   ├── UnpricedModel          a model has no price, and nobody said that it is free
     │   ├── UnprofiledModel        joules are limited, and nothing is known of a model's hardware
@@ -19,6 +21,7 @@
         ├── JobStoreError          the database of jobs, or the store of their files, cannot be used
         ├── JobFailed              a job that was waited for failed, or was cancelled
         ├── ApiError               a server of ours answered a client with an error that has no other class
+        ├── CassetteUnwritable     an exchange could not be recorded
         ├── CounterLost            an energy counter can no longer be read
         ├── GridUnavailable        a live provider of grid figures gave none that can be used
         └── BackendError           a model server failed
@@ -48,6 +51,8 @@ __all__ = [
     "BadReply",
     "BudgetExceeded",
     "CallFailed",
+    "CassetteMiss",
+    "CassetteUnwritable",
     "ConfigError",
     "ConnectionDropped",
     "ContextOverflow",
@@ -60,6 +65,7 @@ __all__ = [
     "JobStoreError",
     "KeyReused",
     "LedgerError",
+    "NotServed",
     "Refusal",
     "RequestRejected",
     "RunError",
@@ -90,6 +96,14 @@ class SourceError(UsageError):
 
 class FetchRefused(SourceError):
     """A page's address is private, loopback, link-local or not http(s)."""
+
+
+class CassetteMiss(UsageError):
+    """A replayed run asks what is not on its cassette. Nothing was sent; no other rung is asked in its place."""
+
+
+class NotServed(UsageError):
+    """No rung of a cascade can serve what a call needs (images, tools, residency ...). Nothing was sent."""
 
 
 class UnknownModel(UsageError):
@@ -188,6 +202,10 @@ class ApiError(RunError):
     problem: Mapping[str, object] = MappingProxyType({})
 
 
+class CassetteUnwritable(RunError):
+    """An exchange could not be recorded: a run that was to be recorded is not. The call is charged all the same."""
+
+
 class CounterLost(RunError):
     """An energy counter that was readable no longer is. Windows across it have no figure, and say why."""
 
@@ -209,11 +227,13 @@ class BackendError(RunError):
 class BackendUnavailable(BackendError):
     """Nothing was generated: the server refused the connection, is overloaded (429) or is down (503).
 
-    ``retry_after_s`` is how long the server asked to be left alone, when it said so.
+    ``retry_after_s`` is how long the server asked to be left alone, when it said so. ``lasting`` tells that asking
+    again will not help: its name is not known, or its certificate not trusted.
     """
 
     sent = False
     retry_after_s: float | None = None
+    lasting: bool = False
 
 
 class BackendTimeout(BackendError):

@@ -6,12 +6,14 @@ On a floor of its own above jobs, because it runs them. Imports jobs, runtime, c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from agentflow.backends.base import Backend
 from agentflow.budget.admission import Admission
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import Ask
@@ -20,6 +22,7 @@ from agentflow.config import Settings, load_settings
 from agentflow.errors import UsageError
 from agentflow.jobs.research import run_research
 from agentflow.jobs.runs import RunStore
+from agentflow.research.embedders import Embedder
 from agentflow.research.pipeline import ResearchTask
 from agentflow.research.report import Report
 from agentflow.runtime import Runtime, budget_of
@@ -36,15 +39,26 @@ _LOG = logging.getLogger(__name__)
 class Flow:
     """Settings at work: chains to call models through, and research jobs.
 
+    Args:
+        settings: the configuration; the environment's when None.
+        backends: what to ask instead of the backends that the settings describe, by the names of models.
+
     Example:
         >>> async with Flow.from_config() as flow:                       # doctest: +SKIP
         ...     report = await flow.research("What limits inference?", sources=["docs"], budget=Budget(usd=0.25))
         ...     print(report.answered, report.claims[0].text)
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, backends: Mapping[str, Backend] | None = None) -> None:
         self.settings = settings or Settings()
-        self.runtime = Runtime(self.settings)
+        self.runtime = Runtime(self.settings, backends=backends)
+        self._embedder: Embedder | None = None
+        facts = self.settings.research.embedder
+        if facts is not None:
+            from agentflow.research.retrieval_rung import embedding_rung, make_embedder
+
+            self._embedder = make_embedder(facts)
+            self.runtime.embedding = embedding_rung(self.runtime, facts, self._embedder)
         self.runs = RunStore(self.settings.stores.runs)
         self._kinds: dict[str, Kind] = {}
         self._jobs: Jobs | None = None
@@ -72,6 +86,7 @@ class Flow:
         cascade: str = "default",
         admission: Admission | None = None,
         ask: Ask | None = None,
+        residency: Collection[str] | None = None,
     ) -> Chain:
         """Open a chain: every call through it is metered under one budget.
 
@@ -81,13 +96,14 @@ class Flow:
             cascade: which rungs serve it. Code rungs belong to jobs, so a chain climbs the model rungs only.
             admission: how much of a reply is held before a call leaves; the worst case when None.
             ask: asked when a call does not fit a budget with ``on_exceed="ask"``; returns what to raise, or None.
+            residency: its calls are served in regions with one of these tags, as in ``{"eu"}``; nowhere else.
 
         Raises:
             UnpricedModel: a model of the cascade has no known price.
             UnprofiledModel: joules are limited, and nothing is known of a model's hardware.
         """
         budget = budget or budget_of(self.settings.budget)
-        chain = self.runtime.chain(name, budget=budget, cascade=cascade, admission=admission)
+        chain = self.runtime.chain(name, budget=budget, cascade=cascade, admission=admission, residency=residency)
         chain.meter.ask = ask
         return chain
 
@@ -100,6 +116,7 @@ class Flow:
         cascade: str = "default",
         admission: Admission | None = None,
         ask: Ask | None = None,
+        residency: Collection[str] | None = None,
     ) -> Chain:
         """Open a chain that a tenant pays for: the tenant's budgets hold as well, over all its processes.
 
@@ -110,6 +127,7 @@ class Flow:
             cascade: which rungs serve it.
             admission: how much of a reply is held before a call leaves; the worst case when None.
             ask: asked when a call does not fit a budget with ``on_exceed="ask"``; returns what to raise, or None.
+            residency: its calls are served in regions with one of these tags, as in ``{"eu"}``; nowhere else.
 
         Raises:
             LedgerError: the ledger cannot be read.
@@ -119,7 +137,9 @@ class Flow:
         """
         node = await self.runtime.tenant(tenant)
         budget = budget or budget_of(self.settings.budget)
-        chain = self.runtime.chain(name, parent=node, budget=budget, cascade=cascade, admission=admission)
+        chain = self.runtime.chain(
+            name, parent=node, budget=budget, cascade=cascade, admission=admission, residency=residency
+        )
         chain.meter.ask = ask
         return chain
 
@@ -132,6 +152,7 @@ class Flow:
         allow_private: bool = False,
         tenant: str | None = None,
         ask: Ask | None = None,
+        residency: Collection[str] | None = None,
     ) -> Report:
         """Answer a question from sources, every claim with verified citations.
 
@@ -142,6 +163,7 @@ class Flow:
             allow_private: fetch pages from private addresses too.
             tenant: who pays, by its name in the configuration.
             ask: asked when a call does not fit a budget with ``on_exceed="ask"``; returns what to raise, or None.
+            residency: every call of the job is served in regions with one of these tags, as in ``{"eu"}``.
 
         Returns:
             The report. Its run folder is ``flow.runs.run(report.job)``. A budget that ends the job early is no
@@ -153,7 +175,7 @@ class Flow:
         """
         task = ResearchTask(question, tuple(str(source) for source in sources), allow_private)
         limits = budget or budget_of(self.settings.budget)
-        finished = await run_research(self.runtime, task, limits, tenant=tenant, ask=ask)
+        finished = await run_research(self.runtime, task, limits, tenant=tenant, ask=ask, residency=residency)
         return finished.report
 
     @property
@@ -244,19 +266,19 @@ class Flow:
 
     async def aclose(self) -> None:
         """Hand unfinished jobs back, and close everything that was opened. Closing twice changes nothing."""
-        worker, self._worker = self._worker, None
-        serving, self._serving = self._serving, None
-        jobs, self._jobs = self._jobs, None
-        try:
-            if worker is not None and serving is not None:
-                self._enough.set()
-                await asyncio.wait([serving])
-                await worker.aclose()
-                serving.result()
-        finally:
+        async with contextlib.AsyncExitStack() as stack:
+            if self._embedder is not None:
+                stack.push_async_callback(self._embedder.aclose)
+            stack.push_async_callback(self.runtime.aclose)
+            jobs, self._jobs = self._jobs, None
             if jobs is not None:
-                await jobs.aclose()
-            await self.runtime.aclose()
+                stack.push_async_callback(jobs.aclose)
+            worker, self._worker = self._worker, None
+            serving, self._serving = self._serving, None
+            if worker is not None and serving is not None:
+                stack.push_async_callback(worker.aclose)
+                self._enough.set()
+                await serving
 
     async def __aenter__(self) -> Self:
         return self

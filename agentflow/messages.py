@@ -78,6 +78,8 @@ class Request:
     ``messages`` is what a model rung reads; ``inputs`` is the same question as typed data, which a code
     rung reads. ``max_output_tokens`` bounds the reply; None means the rung's default.
     ``timeout_s`` bounds the wall clock of the whole call, over all its attempts; a backend, of the one it is asked for.
+    ``key`` is the attempt's name in the ledger: servers are told a digest of it as the request's id, so that their logs
+    and the ledger can be laid side by side.
     """
 
     messages: tuple[Message, ...]
@@ -92,9 +94,19 @@ class Request:
     timeout_s: float | None = None
     priority: int | None = None
     cache_salt: str | None = None
+    key: str | None = None
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """Every image of its messages, in order."""
+        return tuple([image for message in self.messages for image in message.images])
 
     def digest(self) -> str:
         """A name for this request's content: equal requests have equal digests, in any process."""
+        return self.fingerprint()[:16]
+
+    def fingerprint(self) -> str:
+        """The digest in full, where requests of strangers must not be mistaken for each other: 64 hex digits."""
         parts = {
             "messages": [
                 [m.role, m.content, [[c.id, c.name, c.arguments] for c in m.tool_calls], m.tool_call_id]
@@ -110,7 +122,7 @@ class Request:
             "logprobs": self.logprobs,
         }
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +189,8 @@ class Completion:
 
     ``logprobs`` are natural-log probabilities of the reply's tokens, in order, when they were asked for
     and the server gave them. ``reported_joules`` is what the server itself said it used, ``batch`` how many sequences
-    it decoded together meanwhile, where that is known; ``measured`` is what our own counters say of it.
+    it decoded together meanwhile, where that is known; ``measured`` is what our own counters say of it. ``ignored``
+    names what was asked for and is known not to have been heeded.
     """
 
     text: str
@@ -192,6 +205,7 @@ class Completion:
     batch: float | None = None
     measured: MeasuredJoules | None = None
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    ignored: tuple[str, ...] = ()
 
 
 def writable(text: str) -> str:

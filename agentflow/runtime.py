@@ -6,11 +6,11 @@ Backends are made when a cascade first needs them and closed with the runtime; b
 from __future__ import annotations
 
 import contextlib
-import copy
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+import weakref
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Self
+from typing import TYPE_CHECKING, Any
 
 from agentflow.backends import make_backend
 from agentflow.backends.base import Backend
@@ -21,22 +21,35 @@ from agentflow.budget.meter import Meter
 from agentflow.budget.price_layers import given
 from agentflow.budget.prices import FREE_LOCAL, Price, PriceBook
 from agentflow.budget.spend import Quote
+from agentflow.cascade.cache import ReplyCache
+from agentflow.cascade.calibration import Calibration
+from agentflow.cascade.capabilities import known_capabilities, known_context
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.concurrency import ConcurrencyLimits
-from agentflow.cascade.configured import policy_of
+from agentflow.cascade.configured import estimator_of, policy_of
+from agentflow.cascade.escalations import EscalationLog
 from agentflow.cascade.health import BreakerLimits
 from agentflow.cascade.hedging import HedgeLimits
-from agentflow.cascade.lane import Lane, LaneLimits
+from agentflow.cascade.lane import Lane, LaneLimits, LaneState
 from agentflow.cascade.outcomes import OutcomeFile
+from agentflow.cascade.placement import Placement, Residency, ShadowPrices, residency
+from agentflow.cascade.policy import Policy
 from agentflow.cascade.rates import RateLimits
+from agentflow.cascade.reply_file import ReplyFile
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
+from agentflow.cascade.services import Services
 from agentflow.chain import CallRecord, Chain
-from agentflow.config import CODE, LaneSettings, LimitSettings, ModelSettings, Settings, TenantSettings
+from agentflow.config import CODE, CascadeSettings, LaneSettings, LimitSettings, ModelSettings, Settings, TenantSettings
+from agentflow.config.placement import PlacementSettings
 from agentflow.energy.estimate import EnergyProfile
+from agentflow.energy.grid import HourlyTable
 from agentflow.energy.profiles import CpuProfile, profile_for
 from agentflow.energy.shared_meter import SharedMeter
 from agentflow.errors import UnknownModel, UnprofiledModel, UsageError
 from agentflow.tokens import TokenCounter
+
+if TYPE_CHECKING:
+    from agentflow.backends.cassette import Cassette
 
 
 class Runtime:
@@ -45,10 +58,15 @@ class Runtime:
     Args:
         settings: the configuration.
         ledger: where attempts are recorded; when None, where the configuration says.
+        backends: what to ask instead of the backends that the settings describe, by the names of models.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self, settings: Settings, ledger: Ledger | None = None, *, backends: Mapping[str, Backend] | None = None
+    ) -> None:
         self.settings = settings
+        self._given_backends = dict(backends or {})
+        self._cassette: Cassette | None = None
         self.cpu: EnergyProfile = CpuProfile()
         self.prices = PriceBook()
         self._given = ledger
@@ -61,6 +79,13 @@ class Runtime:
         self._alone: dict[str, ModelRung] = {}
         self._backends: dict[str, Backend] = {}
         self._machine: SharedMeter | None = None
+        self._calibration: Calibration | None = None
+        self._policies: dict[tuple[str, tuple[str, ...]], Policy] = {}
+        self.embedding: CodeRung | None = None
+        self._services: Services | None = None
+        self._rules: weakref.WeakKeyDictionary[Meter, Collection[str] | None] = weakref.WeakKeyDictionary()
+        # Of jobs whose calls are recorded by another way than the runtime\'s own.
+        self._ledgers: weakref.WeakKeyDictionary[Meter, Ledger] = weakref.WeakKeyDictionary()
 
     @property
     def ledger(self) -> Ledger:
@@ -70,6 +95,20 @@ class Runtime:
         if self._durable is None:
             self._durable = open_ledger(self.settings.ledger)
         return self._durable
+
+    @property
+    def services(self) -> Services:
+        """What all chains share; files are made when something is first kept in them."""
+        if self._services is None:
+            reuse, kept = self.settings.reuse, self.settings.distillation
+            file = ReplyFile(reuse.path, int(reuse.max_mb * 1_000_000))
+            self._services = Services(
+                embedding=self.embedding,
+                replies=ReplyCache(file, share_tenants=reuse.share_tenants),
+                escalations=EscalationLog(kept.path, kept.days) if kept.keep_prompts else None,
+                placement=_placement(self.settings.placement),
+            )
+        return self._services
 
     def chain(
         self,
@@ -84,6 +123,7 @@ class Runtime:
         agent: str = "",
         admission: Admission | None = None,
         final: bool = False,
+        residency: Collection[str] | None = None,
     ) -> Chain:
         """Open a chain, under a job's or tenant's node or as a tree of its own.
 
@@ -98,6 +138,8 @@ class Runtime:
             agent: whose task it is, for reports.
             admission: how much of a reply is held; the worst case when None.
             final: its calls may use what budgets keep for a landing.
+            residency: its calls are served in regions with one of these tags, and by the rules of its job, its tenant
+                and the configuration as well.
 
         Raises:
             UnpricedModel: a model of the cascade has no known price.
@@ -112,7 +154,7 @@ class Runtime:
             meter, ledger = Meter(name, budget, recorded_as=key), self._bare_ledger
         else:
             meter = parent.child(name, budget, share=share, seconds=seconds, final=final, recorded_as=key)
-            ledger = self.ledger
+            ledger = next((self._ledgers[node] for node in _upwards(parent) if node in self._ledgers), self.ledger)
         self.check(rungs, meter)
         labels = Labels(tenant=above.get("tenant", ""), job=above.get("job", ""), agent=agent)
         return Chain(
@@ -125,15 +167,27 @@ class Runtime:
             admission=admission,
             final=final,
             outcomes=OutcomeFile(self.settings.stores.outcomes),
+            services=self.services,
+            residency=self._residency(parent, residency),
         )
 
-    async def job(self, name: str, budget: Budget | None = None, *, tenant: str | None = None) -> Meter:
+    async def job(
+        self,
+        name: str,
+        budget: Budget | None = None,
+        *,
+        tenant: str | None = None,
+        residency: Collection[str] | None = None,
+        ledger: Ledger | None = None,
+    ) -> Meter:
         """Open a job's node: what an earlier process spent under it counts against its budget.
 
         Args:
             name: the job's id.
             budget: its limits.
             tenant: whose job it is.
+            residency: all its calls are served in regions with one of these tags.
+            ledger: what records its calls: a view of the runtime's own, which serves when None.
 
         Raises:
             UsageError: the configuration has no such tenant.
@@ -141,6 +195,9 @@ class Runtime:
         """
         above = None if tenant is None else await self.tenant(tenant)
         job = Meter(name, budget, kind="job") if above is None else above.child(name, budget, kind="job")
+        self._rules[job] = residency
+        if ledger is not None:
+            self._ledgers[job] = ledger
         # A job that a dead process left in the middle of a call goes on with that call charged.
         await self.ledger.recover()
         known = await self.ledger.account(job.path)
@@ -149,6 +206,11 @@ class Runtime:
             if known.account.limits != job.limits:
                 await self.ledger.set_limits(job.path, job.limits)
         return job
+
+    def _residency(self, parent: Meter | None, own: Collection[str] | None) -> Residency:
+        """A chain's rule, and those of all that stands above it."""
+        above = [self._rules.get(node) for node in (() if parent is None else _upwards(parent))]
+        return residency(self.settings.placement.residency, own, *above)
 
     async def tenant(self, name: str) -> Meter:
         """The node of a tenant, whose limits hold over all its jobs and chains, in every process of the ledger.
@@ -172,6 +234,7 @@ class Runtime:
             )  # fmt: skip
             budgets = [budget_of(table, per) for per, table in periods if table is not None]
             node = Meter(name, budgets, kind="tenant")
+            self._rules[node] = limits.residency
             for id, configured in node.recorded_limits:
                 # The configuration may have changed since the account was made.
                 known = await self.ledger.account(id)
@@ -182,12 +245,6 @@ class Runtime:
         found = [await self.ledger.account(id) for id, _ in node.recorded_limits]
         node.carry({state.account.id: state.account.spent for state in found if state is not None})
         return node
-
-    def through(self, ledger: Ledger) -> Self:
-        """The same runtime, recording elsewhere: its rungs, prices and tenants are shared. Close the first one only."""
-        view = copy.copy(self)
-        view._given = ledger
-        return view
 
     @property
     def _bare_ledger(self) -> Ledger:
@@ -201,20 +258,21 @@ class Runtime:
             UnknownModel, UnpricedModel: a model is not configured, or has no known price.
             UnprofiledModel: joules or grams of CO2 equivalent are limited, and nothing is known of its hardware.
         """
-        rungs = (self.cascade(cascade) if isinstance(cascade, str) else cascade).rungs
-        room = meter.room()
-        if room.microjoules is None and room.micrograms is None:
+        asked = [
+            rung
+            for rung in (self.cascade(cascade) if isinstance(cascade, str) else cascade).rungs
+            if isinstance(rung, ModelRung)
+        ]
+        asked += [rung.hedge_with for rung in asked if rung.hedge_with is not None]
+        guessed = next((rung.name for rung in asked if not rung.profiled), None)
+        if guessed is None:
             return
-        for rung in rungs:
-            if not isinstance(rung, ModelRung):
-                continue
-            for asked in (rung, rung.hedge_with):
-                if asked is not None and not asked.profiled:
-                    raise UnprofiledModel(
-                        "Joules or grams of CO2e are limited, but nothing is known of the hardware behind "
-                        f"'{asked.name}'. Say it in models.{asked.name}.energy; "
-                        '{ kind = "remote" } there accepts a wide prior.'
-                    )
+        room = meter.room()
+        if room.microjoules is not None or room.micrograms is not None:
+            raise UnprofiledModel(
+                f"Joules or grams of CO2e are limited, but nothing is known of the hardware behind '{guessed}'. "
+                f'Say it in models.{guessed}.energy; {{ kind = "remote" }} there accepts a wide prior.'
+            )
 
     def cascade(self, name: str, code: CodeRung | None = None) -> Cascade:
         """The cascade of this name, with ``code`` as its code rung; without one, its model rungs alone."""
@@ -225,7 +283,19 @@ class Runtime:
                 rungs.append(self.rung(rung))
             elif code is not None:
                 rungs.append(code)
-        return Cascade(name, tuple(rungs), policy_of(chosen, self.rung), chosen.timeout_s)
+        return Cascade(name, tuple(rungs), self._policy(name, chosen, rungs), chosen.timeout_s)
+
+    def _policy(self, name: str, chosen: CascadeSettings, rungs: Sequence[Rung]) -> Policy:
+        """A cascade's policy, with what was learned of its rungs; learned once, for reading outcomes takes time."""
+        named = (name, tuple(rung.name for rung in rungs))
+        if named not in self._policies:
+            if chosen.calibrate and self._calibration is None:
+                self._calibration = Calibration.load(self.settings.stores.calibration)
+            outcomes = OutcomeFile(self.settings.stores.outcomes).read()
+            estimator = estimator_of(chosen, rungs, outcomes)
+            calibration = self._calibration if chosen.calibrate else None
+            self._policies[named] = policy_of(chosen, self.rung, calibration, estimator)
+        return self._policies[named]
 
     def code(self, rung: CodeRung) -> Cascade:
         """A cascade of one code rung: for steps that no model serves."""
@@ -261,6 +331,11 @@ class Runtime:
             self._rungs[name] = replace(self._without_hedge(name), hedge_with=hedge_with)
         return self._rungs[name]
 
+    @property
+    def lanes(self) -> dict[str, LaneState]:
+        """How every rung stands that was opened here: up or down, in flight, waiting, how quick."""
+        return {name: rung.lane.state() for name, rung in self._alone.items()}
+
     def _without_hedge(self, name: str) -> ModelRung:
         """The rung before it knows whom to hedge with: two models may hedge with each other."""
         if name not in self._alone:
@@ -268,29 +343,64 @@ class Runtime:
         return self._alone[name]
 
     def _build(self, name: str, facts: ModelSettings) -> ModelRung:
+        """The rung of a model; one with several regions stands for them all, and is the first of them itself."""
+        sites = tuple([self._site(name, site, facts) for site in facts.regions])
+        return replace(sites[0], site="", sites=sites) if sites else self._rung(name, facts)
+
+    def _site(self, name: str, site: str, facts: ModelSettings) -> ModelRung:
+        region = facts.regions[site]
+        said = region.model_dump(include={"base_url", "model", "api_key_env", "region"})
+        there: dict[str, Any] = {key: value for key, value in said.items() if value}
+        if region.price is not None:
+            there["price"] = region.price
+        rung = self._rung(name, facts.model_copy(update=there), backend=f"{name}@{site}")
+        return replace(
+            rung, site=site, zone=region.zone, residency=frozenset(region.residency), latency_s=region.latency_s,
+            served_by=_served_by(facts),
+        )  # fmt: skip
+
+    def _rung(self, name: str, facts: ModelSettings, backend: str = "") -> ModelRung:
         model = facts.model or name
         counter = TokenCounter.for_model(model)
-        backend = self._backends.setdefault(name, self._make_backend(name, facts, counter))
+        speaking = self._backends.get(backend or name)
+        if speaking is None:
+            speaking = self._backends[backend or name] = self._make_backend(name, facts, counter)
         return ModelRung(
             name=name,
-            backend=backend,
+            backend=speaking,
             model=model,
             price=self.price(name, facts),
             profile=profile_for(
-                facts.energy, model=name, in_process=backend.in_process, threads=facts.threads, served=model
+                facts.energy, model=name, in_process=speaking.in_process, threads=facts.threads, served=model
             ),
             counter=counter,
-            context=facts.context,
+            context=facts.context or known_context(facts.backend, model),
             default_output=facts.default_output,
             max_output=facts.max_output,
             timeout_s=facts.timeout_s,
             logprobs=facts.logprobs,
             profiled=facts.energy is not None or facts.backend != "openai",
             region=facts.region,
+            serves=known_capabilities(facts.backend, model) if facts.serves is None else frozenset(facts.serves),
+            served_by=_served_by(facts),
+            residency=frozenset(facts.residency),
             lane=Lane(lane_limits(facts)),
         )
 
     def _make_backend(self, name: str, facts: ModelSettings, counter: TokenCounter) -> Backend:
+        def make() -> Backend:
+            return self._given_backends.get(name) or self._contacting(name, facts, counter)
+
+        chosen = self.settings.cassette
+        if chosen is None:
+            return make()
+        from agentflow.backends.cassette import on_cassette, open_cassette
+
+        if self._cassette is None:
+            self._cassette = open_cassette(chosen.path, chosen.mode)
+        return on_cassette(self._cassette, chosen.mode, name, make, in_process=facts.backend == "llamacpp")
+
+    def _contacting(self, name: str, facts: ModelSettings, counter: TokenCounter) -> Backend:
         backend = make_backend(name, facts, counter.usage)
         if not (facts.measure and backend.in_process):
             return backend
@@ -320,13 +430,37 @@ class Runtime:
         self._alone.clear()
         durable, self._durable = self._durable, None
         machine, self._machine = self._machine, None
+        services, self._services = self._services, None
         if machine is not None:
             machine.close()
         async with contextlib.AsyncExitStack() as stack:
+            if services is not None and services.replies is not None:
+                stack.push_async_callback(services.replies.aclose)
             if durable is not None:
                 stack.push_async_callback(durable.aclose)
             for backend in backends:
                 stack.push_async_callback(backend.aclose)
+
+
+def _placement(facts: PlacementSettings) -> Placement:
+    """What decides between regions and hours; its tables are read now.
+
+    Raises:
+        ConfigError: a table cannot be read.
+    """
+    carbon = None if facts.carbon is None else HourlyTable.read(facts.carbon, unit=facts.carbon_unit)
+    power = None if facts.power is None else HourlyTable.read(facts.power, unit=facts.power_unit)
+    return Placement(ShadowPrices(facts.usd_per_kg_co2e, facts.usd_per_hour), carbon=carbon, power=power)
+
+
+def _served_by(facts: ModelSettings) -> str:
+    """What a model's replies depend on in its table: its server or file, and the bounds of a reply."""
+    file = ""
+    if facts.path is not None and facts.path.is_file():
+        found = facts.path.stat()
+        file = f"{facts.path.absolute()} {found.st_size} {found.st_mtime_ns}"
+    bounds = f"{facts.context} {facts.default_output} {facts.max_output}"
+    return f"{facts.backend} {facts.base_url or ''} {' '.join(facts.base_urls)} {file} {bounds}"
 
 
 def lane_limits(facts: LaneSettings) -> LaneLimits:

@@ -1,7 +1,7 @@
 """Counting tokens without a network: tiktoken's tables where they are at hand, characters where they are not.
 
 A count is exact for the models whose table it uses and a factor-corrected estimate for the others; a hold uses
-``prompt_bound``, which errs upwards. tiktoken is imported on the first count. May import messages.
+``prompt_bound``, which errs upwards. tiktoken is imported on the first count. May import messages, image_tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentflow.messages import Message, Request, TokenUsage
+from agentflow.image_tokens import Rule, rule_for, unknown
+from agentflow.messages import Message, Request, TokenUsage, UsageSource
 
 if TYPE_CHECKING:
     import tiktoken
@@ -61,7 +62,7 @@ class TokenCounter:
     """Counts the tokens of one model.
 
     ``exact`` says whether the model's own table is used. ``factor`` corrects the table's count for families
-    with another tokenizer.
+    with another tokenizer. ``images`` is the family's rule for pictures, which errs upwards.
 
     Example:
         >>> TokenCounter.for_model("gpt-4o").text("Hello world")
@@ -71,25 +72,33 @@ class TokenCounter:
     encoding: str
     factor: float = 1.0
     exact: bool = False
+    images: Rule = unknown
 
     @classmethod
     def for_model(cls, model: str) -> TokenCounter:
         """The counter of a model, by the last part of its name; an unknown family is counted a quarter dearer."""
         name = model.rsplit("/", 1)[-1].lower().removeprefix("ft:")
+        images = rule_for(name)
         for prefix, encoding in _ENCODINGS:
             if name.startswith(prefix) and name[len(prefix) : len(prefix) + 1] in _FAMILY_ENDS:
-                return cls(encoding, exact=_table(encoding) is not None)
+                return cls(encoding, exact=_table(encoding) is not None, images=images)
         for family, factor in _FAMILIES:
             if family in name:
-                return cls("cl100k_base", factor)
-        return cls("cl100k_base", _UNKNOWN_FAMILY)
+                return cls("cl100k_base", factor, images=images)
+        return cls("cl100k_base", _UNKNOWN_FAMILY, images=images)
 
     def text(self, text: str) -> int:
         """Tokens of plain text; never raises, never touches the network."""
         return _rounded(_count(self.encoding, text) * self.factor)
 
     def prompt(self, request: Request) -> int:
-        """Tokens of the whole prompt: messages with their chat framing, tools and output schema."""
+        """Tokens of the whole prompt: messages with their chat framing, tools, output schema and images."""
+        return self._prompt_text(request) + self._pictures(request)
+
+    def _pictures(self, request: Request) -> int:
+        return sum(map(self.images, request.images))
+
+    def _prompt_text(self, request: Request) -> int:
         counted = sum(_count_message(self.encoding, message) for message in request.messages)
         counted += sum(_count(self.encoding, part) for part in _appended(request))
         return _rounded(counted * self.factor) + _REPLY_PRIMER
@@ -100,10 +109,14 @@ class TokenCounter:
         With the model's own table: the count, and a margin for how its server writes tools and schemas. Without:
         the count with a margin, every byte of what is not ASCII and every digit by itself, since that is where
         tokenizers differ most; but never more than one token a byte, which no tokenizer with byte fallback passes.
-        It bounds prose, code, tables and other scripts; text made up against a tokenizer can pass it.
+        It bounds prose, code, tables and other scripts; text made up against a tokenizer can pass it. Images are
+        added by their family's rule.
         """
+        return self._text_bound(request) + self._pictures(request)
+
+    def _text_bound(self, request: Request) -> int:
         appended = _appended(request)
-        count = self.prompt(request) + _PER_TOOL * len(appended)
+        count = self._prompt_text(request) + _PER_TOOL * len(appended)
         if self.exact:
             return count
         margin = _BOUND_MARGIN if _table(self.encoding) is not None else _BOUND_MARGIN_WITHOUT_TABLE
@@ -113,8 +126,10 @@ class TokenCounter:
         return max(count, min(_rounded(count * margin) + sum(map(_surprises, texts)) + frame, most + 2 * frame))
 
     def usage(self, request: Request, reply: str) -> TokenUsage:
-        """Counts for a reply whose server sent none."""
-        return TokenUsage(self.prompt(request), self.text(reply), source="tokenizer" if self.exact else "estimate")
+        """Counts for a reply whose server sent none; those of images are by a rule, and so an estimate."""
+        counted = self.exact and not request.images
+        source: UsageSource = "tokenizer" if counted else "estimate"
+        return TokenUsage(self.prompt(request), self.text(reply), source=source, images=len(request.images))
 
 
 def _rounded(count: float) -> int:

@@ -43,7 +43,8 @@ class Outcomes:
     """Questions by models.
 
     ``answer_cost`` and ``check_cost`` are what the answer and the signal cost apart (as paid); ``answers`` numbers
-    equal answers of one question equally.
+    equal answers of one question equally; ``own_signal`` tells questions whose signal is a call of its own;
+    ``prompt`` is the tokens of the prompt, which are known before anything is asked.
     """
 
     models: tuple[str, ...]
@@ -57,16 +58,13 @@ class Outcomes:
     confidence: Floats
     answers: Ints
     embedding: Floats
+    own_signal: npt.NDArray[np.bool_]
+    prompt: Floats
 
     @property
     def recorded(self) -> Floats:
         """The cost of answer and signal together."""
         return self.answer_cost + self.check_cost
-
-    @property
-    def probed(self) -> npt.NDArray[np.bool_]:
-        """Questions whose signal is a call of its own."""
-        return self.check_cost.max(axis=1) > 0
 
     def of(self, rows: Any) -> Outcomes:
         """Some of the questions."""
@@ -74,7 +72,7 @@ class Outcomes:
             name: getattr(self, name)[rows]
             for name in (
                 "ids", "benchmark", "query", "score", "answer_cost", "check_cost", "latency", "confidence", "answers",
-                "embedding",
+                "embedding", "own_signal", "prompt",
             )
         }  # fmt: skip
         return replace(self, **taken)
@@ -120,6 +118,7 @@ def load(path: Path, *, joules: bool = False) -> Outcomes:
         score.to_numpy(float), answer, check, matrix("latency_ms").to_numpy(float), confidence,
         np.array([_numbered(row, letter=bool(o)) for row, o in zip(texts, options, strict=True)]),
         _embeddings(path.parent / "minilm_emb.npz", ids, first["query"].to_numpy()),
+        check.max(axis=1) > 0, tokens[0].min(axis=1),
     )  # fmt: skip
 
 

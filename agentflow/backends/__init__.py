@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from agentflow.backends.base import Backend, Probe
 from agentflow.config import ModelSettings
 from agentflow.messages import Request, TokenUsage
+
+if TYPE_CHECKING:
+    from agentflow.backends.server_metrics import ServerMetrics
 
 __all__ = ["Backend", "Probe", "make_backend"]
 
@@ -22,26 +26,47 @@ def make_backend(name: str, facts: ModelSettings, count: Count) -> Backend:
         count: counts the tokens of a reply whose server sent no usage.
 
     Raises:
-        ConfigError: a file it needs is missing.
+        ConfigError: a file it needs is missing, or is not what it must be.
     """
     if facts.backend == "llamacpp" and facts.path is not None:
         from agentflow.backends.llamacpp import LlamaCppBackend
 
-        return LlamaCppBackend(facts.path, context=facts.context or 4096, slots=facts.slots, threads=facts.threads)
+        return LlamaCppBackend(
+            facts.path,
+            context=facts.context or 4096,
+            slots=facts.slots,
+            threads=facts.threads,
+            gpu_layers=facts.gpu_layers,
+        )
     if facts.backend == "litellm":
         from agentflow.backends.litellm import LiteLLMBackend
 
         return LiteLLMBackend(facts.model, count, base_url=facts.base_url, api_key_env=facts.api_key_env)
+    if not facts.base_urls:
+        return _server(facts.base_url or "", facts, count, retries=facts.retries)
+    from agentflow.backends.replicas import Replica, ReplicatedBackend
+
+    replicas = [
+        Replica(url.rstrip("/"), _server(url, facts, count, retries=0), _metrics(url, facts)) for url in facts.base_urls
+    ]
+    return ReplicatedBackend(replicas, retries=facts.retries)
+
+
+def _server(url: str, facts: ModelSettings, count: Count, *, retries: int) -> Backend:
+    """What speaks to one OpenAI-compatible server."""
     from agentflow.backends.openai_http import OpenAIBackend
 
     backend = OpenAIBackend(
-        facts.base_url or "", count, api_key_env=facts.api_key_env, retries=facts.retries, stream=facts.stream
+        url, count, api_key_env=facts.api_key_env, retries=retries, stream=facts.stream, dialect=facts.dialect
     )
     if not facts.metrics:
         return backend
     from agentflow.backends.observed import ObservedBackend
+
+    return ObservedBackend(backend, _metrics(url, facts))
+
+
+def _metrics(url: str, facts: ModelSettings) -> ServerMetrics:
     from agentflow.backends.server_metrics import ServerMetrics
 
-    return ObservedBackend(
-        backend, ServerMetrics(facts.base_url or "", model=facts.model or None, api_key_env=facts.api_key_env)
-    )
+    return ServerMetrics(url, model=facts.model or None, api_key_env=facts.api_key_env)

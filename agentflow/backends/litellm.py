@@ -1,4 +1,4 @@
-"""Remote providers through litellm, imported on first use, in a thread. Imports wire, base, errors.
+"""Remote providers through litellm, imported on first use, in a thread. Imports wire, base, litellm_errors.
 
 Of litellm only the translation is used: its retries, router, budgets and callbacks are off, because two layers that
 retry or count spend twice.
@@ -10,24 +10,22 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from agentflow.backends.base import Probe
+from agentflow.backends.litellm_errors import mapped
 from agentflow.backends.wire import Gathered, request_json, usage_of
-from agentflow.errors import (
-    BackendError,
-    BackendTimeout,
-    BackendUnavailable,
-    BadReply,
-    ConnectionDropped,
-    ContextOverflow,
-    RequestRejected,
-)
+from agentflow.errors import BackendError, BackendTimeout, BadReply, ConfigError, ConnectionDropped
 from agentflow.messages import Completion, Delta, Request, Timings, TokenUsage
 
 # Read by litellm when it is imported: without these it fetches its price map, loads ./.env, and looks for
 # tokenizers on a hub.
-_ENVIRONMENT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION", "HF_HUB_OFFLINE": "1"}
+_ENVIRONMENT: Final = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION", "HF_HUB_OFFLINE": "1"}
+# What is sent, by what was asked for: a provider that does not know the one does not heed the other.
+_SENT_AS: Final = {
+    "max_tokens": "max_output_tokens", "temperature": "temperature", "seed": "seed", "stop": "stop",
+    "logprobs": "logprobs", "tools": "tools", "response_format": "schema",
+}  # fmt: skip
 
 
 class LiteLLMBackend:
@@ -58,26 +56,22 @@ class LiteLLMBackend:
         self._key_env = api_key_env
         self._options = options or {}
         self._litellm: Any = None
+        self._known: frozenset[str] | None = None
 
     async def complete(self, model: str, request: Request, tell: Callable[[Delta], None] | None = None) -> Completion:
         """Ask the provider, within ``request.timeout_s``.
 
         Raises:
             BackendError: as the subclass that says whether it may have cost something.
+            ConfigError: litellm is not installed.
         """
-        litellm = await self._load()
+        litellm = await self._load(model)
         started = time.monotonic()
-        body = request_json(model, request)
-        if self._base_url:
-            body["api_base"] = self._base_url
-        key = os.environ.get(self._key_env or "", "")
-        if key:
-            body["api_key"] = key
-        body |= {"stream": True, "stream_options": {"include_usage": True}, "num_retries": 0, "max_retries": 0}
+        body = self._body(model, request)
         gathered, first_s = Gathered(tell), None
         try:
             async with asyncio.timeout(request.timeout_s):
-                stream = await litellm.acompletion(**body, timeout=request.timeout_s, drop_params=True, **self._options)
+                stream = await litellm.acompletion(**body)
                 try:
                     async for chunk in stream:
                         if gathered.add(_plain(chunk)) and first_s is None:
@@ -86,25 +80,27 @@ class LiteLLMBackend:
                     await _closed(stream)
         except TimeoutError as error:
             raise BackendTimeout(
-                f"{self.provider} gave no whole reply of '{model}' within {request.timeout_s} s."
+                f"{self.provider} gave no whole reply of '{model}' within {request.timeout_s} s. "
+                "Raise the model's timeout_s, or the budget's seconds."
             ) from error
         except BackendError:
             raise
         except Exception as error:
-            raise _mapped(error, litellm, self.provider, model) from error
-        text = "".join(gathered.text)
-        # litellm invents usage for a stream that had none, and nothing marks it: only its chunks tell.
-        usage = usage_of(gathered.usage) or self._count(request, text)
+            raise mapped(error, self.provider, model, self._keys()) from error
+        self._refuse_unfinished(stream, gathered, model)
+        usage = usage_of(gathered.usage) if _usage_was_sent(stream) else None
+        text, calls = "".join(gathered.text), gathered.tool_calls()
         return Completion(
             text=text,
             model=gathered.model or model,
-            usage=usage,
+            usage=usage or self._count(request, text + "".join(call.name + call.arguments for call in calls)),
             timings=Timings(time.monotonic() - started, first_s),
             finish_reason=gathered.finish or "stop",
             id=gathered.id,
-            tool_calls=gathered.tool_calls(),
+            tool_calls=calls,
             logprobs=tuple(gathered.logprobs) or None,
             reported_joules=gathered.joules,
+            ignored=self._ignored(body, request),
         )
 
     async def probe(self) -> Probe:
@@ -116,22 +112,76 @@ class LiteLLMBackend:
     async def aclose(self) -> None:
         """Litellm holds its connections for the process; nothing of ours is open."""
 
-    async def _load(self) -> Any:
+    def _body(self, model: str, request: Request) -> dict[str, Any]:
+        body = request_json(model, request)
+        if self._base_url:
+            body["api_base"] = self._base_url
+        if keys := self._keys():
+            body["api_key"] = keys[0]
+        body |= {"stream": True, "stream_options": {"include_usage": True}, "num_retries": 0, "max_retries": 0}
+        # With tools it would look for its own gateway's first, and cannot without a package that it does not ask for.
+        body["_skip_mcp_handler"] = True
+        return body | {"timeout": request.timeout_s, "drop_params": True} | self._options
+
+    def _keys(self) -> tuple[str, ...]:
+        key = os.environ.get(self._key_env or "", "")
+        return (key,) if key else ()
+
+    def _ignored(self, body: dict[str, Any], request: Request) -> tuple[str, ...]:
+        """What was asked for and litellm drops, because the provider does not know it, or has no word for itself."""
+        found = [name for name in ("priority", "cache_salt") if getattr(request, name) is not None]
+        if self._known is not None:
+            found += [ours for theirs, ours in _SENT_AS.items() if theirs in body and theirs not in self._known]
+        return tuple(found)
+
+    def _refuse_unfinished(self, stream: Any, gathered: Gathered, model: str) -> None:
+        """Refuse a reply that broke off: litellm ends it as if it were whole."""
+        if _finish_was_sent(stream) or gathered.tool_calls():
+            return
+        if gathered.text:
+            raise ConnectionDropped(f"{self.provider} ended the stream before the reply of '{model}' was whole.")
+        raise BadReply(f"{self.provider} answered with something that is no chat completion of '{model}'.")
+
+    async def _load(self, model: str) -> Any:
         if self._litellm is None:
             self._litellm = await asyncio.to_thread(_import_litellm)
+            self._known = _known_parameters(self._litellm, model)
         return self._litellm
 
 
 def _import_litellm() -> Any:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    import litellm
-
+    try:
+        import litellm
+    except ImportError as error:
+        raise ConfigError("litellm is not installed. Run: pip install agentflow") from error
     module: Any = litellm
     module.suppress_debug_info = True
     module.disable_hf_tokenizer_download = True
     module.telemetry = False
     return module
+
+
+def _known_parameters(litellm: Any, model: str) -> frozenset[str] | None:
+    """What the provider can be asked for, by litellm's table; None when it has none."""
+    try:
+        names = litellm.get_supported_openai_params(model=model)
+    except Exception:
+        # Each provider's table is code of its own; what goes wrong in it says nothing of the call.
+        return None
+    return None if names is None else frozenset(map(str, names))
+
+
+def _usage_was_sent(stream: Any) -> bool:
+    """Whether the provider sent usage. Litellm ends every stream with some, of its own invention where none came."""
+    return any(getattr(chunk, "usage", None) is not None for chunk in getattr(stream, "chunks", ()))
+
+
+def _finish_was_sent(stream: Any) -> bool:
+    """Whether the provider said why the reply ended. Litellm says "stop" by itself where it did not."""
+    names = ("received_finish_reason", "intermittent_finish_reason")
+    return any(getattr(stream, name, None) is not None for name in names)
 
 
 def _plain(chunk: Any) -> Any:
@@ -142,27 +192,3 @@ async def _closed(stream: Any) -> None:
     close = getattr(stream, "aclose", None)
     if close is not None:
         await close()
-
-
-def _mapped(error: Exception, litellm: Any, provider: str, model: str) -> BackendError:
-    """Litellm's exception as ours. Its text may hold request data: only its kind is told."""
-    told = f"{provider} failed for '{model}': {type(error).__name__}"
-    text = str(error).lower()
-    kinds: tuple[tuple[str, type[BackendError], str], ...] = (
-        ("ContextWindowExceededError", ContextOverflow, "Shorten the prompt, or name a model with a longer context."),
-        ("AuthenticationError", RequestRejected, "Set the key in the variable named by api_key_env."),
-        ("PermissionDeniedError", RequestRejected, "The key may not use this model."),
-        ("NotFoundError", RequestRejected, "Check the model's name."),
-        ("RateLimitError", BackendUnavailable, "Try later, or another rung."),
-        ("ServiceUnavailableError", BackendUnavailable, "Try later, or another rung."),
-        ("Timeout", BackendTimeout, "Raise the model's timeout_s."),
-        ("APIConnectionError", ConnectionDropped, "Check the network and base_url."),
-    )
-    if isinstance(error, litellm.BadRequestError) and ("context" in text or "too long" in text):
-        return ContextOverflow(f"{told}. Shorten the prompt, or name a model with a longer context.")
-    for name, kind, advice in kinds:
-        if isinstance(error, getattr(litellm, name)):
-            return kind(f"{told}. {advice}")
-    if isinstance(error, litellm.BadRequestError):
-        return RequestRejected(f"{told}. Check the request and the model's name.")
-    return BadReply(f"{told}.") if isinstance(error, (KeyError, TypeError, ValueError)) else BackendError(f"{told}.")

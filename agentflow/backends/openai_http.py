@@ -1,43 +1,51 @@
-"""Any OpenAI-compatible server (llama-server, vLLM, gateways, OpenAI itself) over aiohttp. Imports wire, base, errors.
+"""Any OpenAI-compatible server (llama-server, vLLM, gateways, OpenAI itself) over aiohttp. Imports the files beside it.
 
 Replies are streamed, so that the time to the first token is known and a cancelled call stops the server. Only a
-request that surely generated nothing is sent again: a retry here can never spend twice.
+request that surely generated nothing is sent again: a retry here can never spend twice. What a server was asked for
+and left out in silence is named in the completion, and warned of once. Next: ``wire`` (requests and replies as JSON),
+``dialects`` (what each server adds), ``refusals`` (errors), ``replicas`` (several servers of one model).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
+import hashlib
+import logging
 import os
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
-from pydantic_core import from_json
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from agentflow.backends.base import Probe
+from agentflow.backends.base import Dialect, Probe, ServerFacts
+from agentflow.backends.dialects import dressed, examine, needs_words
+from agentflow.backends.ignored import ignored, is_absurd, is_same_model
+from agentflow.backends.refusals import broken, cause, refusal, said_in
+from agentflow.backends.retrying import retried
+from agentflow.backends.server_metrics import ServerMetrics
+from agentflow.backends.sse import Events, parsed
+from agentflow.backends.untrusted import bounded
 from agentflow.backends.wire import Gathered, request_json, seconds, usage_of
-from agentflow.errors import (
-    BackendError,
-    BackendTimeout,
-    BackendUnavailable,
-    BadReply,
-    ConnectionDropped,
-    ContextOverflow,
-    RequestRejected,
-)
+from agentflow.errors import BackendError, BackendTimeout, ConnectionDropped
 from agentflow.messages import Completion, Delta, Request, Timings, TokenUsage
 
-_LONGEST_LINE = 1_000_000
-_LONGEST_BODY = 32_000_000
-_LONGEST_WAIT_S = 8.0
-_CONTEXT = re.compile(r"context|too long|maximum.{0,20}length|exceed_context", re.IGNORECASE)
-_SECRET = re.compile(r"(sk-|Bearer\s+)[\w.\-]+", re.IGNORECASE)
-_PROBE_S = 3.0
+_LOG: Final = logging.getLogger(__name__)
+_LONGEST_BODY: Final = 32_000_000
+# No server needs longer to take a connection; nothing was sent to one that does.
+_CONNECT_S: Final = 10.0
+_PROBE_S: Final = 3.0
+# How long a stream that said it is done may take to end: its connection is used again only if it does.
+_GOODBYE_S: Final = 0.1
+# A server that would not say which one it is is asked again after this long.
+_PAUSE_S: Final = 60.0
+# It closes a connection after a stream without saying so: a call that is sent on it meanwhile is lost.
+_CLOSES_AFTER_STREAMS: Final = "llama.cpp"
+# Whose own name it is needs no asking.
+_OPENAI: Final = "api.openai.com"
 
 
 class OpenAIBackend:
@@ -49,6 +57,8 @@ class OpenAIBackend:
         api_key_env: the environment variable that holds the key, if one is needed.
         retries: how often a request that generated nothing is sent again, within its own time.
         stream: ask for a stream.
+        dialect: what the server adds to OpenAI's API. ``auto`` finds out beside the first call that would be sent
+            otherwise; until that is known the server is spoken to as a plain one.
     """
 
     in_process = False
@@ -61,18 +71,32 @@ class OpenAIBackend:
         api_key_env: str | None = None,
         retries: int = 2,
         stream: bool = True,
+        dialect: Dialect | str = "auto",
     ) -> None:
-        self.provider = "openai" if "api.openai.com" in base_url else "openai_compatible"
         self._base = base_url.rstrip("/")
         self._where = urlsplit(base_url).netloc
+        self._is_openai = self._where == _OPENAI
+        self.provider = "openai" if self._is_openai else "openai_compatible"
         self._count = count
         self._key_env = api_key_env
         self._retries = retries
         self._stream = stream
+        self._dialect: Dialect | None = None
+        self._ask_again_at = 0.0
+        self._asking = asyncio.Lock()
+        self._told: set[str] = set()
         self._session: aiohttp.ClientSession | None = None
+        self._single_use = False
+        if self._is_openai or dialect == "openai":
+            self._dialect = "openai"
+        elif dialect == "vllm" or dialect == "llamacpp":
+            self._dialect = dialect
 
     async def complete(self, model: str, request: Request, tell: Callable[[Delta], None] | None = None) -> Completion:
         """Ask the server, within ``request.timeout_s`` altogether.
+
+        A request with a ``cache_salt`` waits until the server's dialect is known, for sending it without would let
+        others see what is cached.
 
         Raises:
             BackendError: as the subclass that says whether it may have cost something.
@@ -80,7 +104,13 @@ class OpenAIBackend:
         started = time.monotonic()
         try:
             async with asyncio.timeout(request.timeout_s):
-                return await self._retrying(model, request, tell)
+                if self._dialect is not None or not needs_words(request) or started < self._ask_again_at:
+                    return await self._retrying(model, request, tell)
+                if request.cache_salt is not None:
+                    await self._learn(model)
+                    return await self._retrying(model, request, tell)
+                async with _beside(self._learn(model)):
+                    return await self._retrying(model, request, tell)
         except TimeoutError as error:
             waited = time.monotonic() - started
             raise BackendTimeout(
@@ -89,70 +119,78 @@ class OpenAIBackend:
             ) from error
 
     async def _retrying(self, model: str, request: Request, tell: Callable[[Delta], None] | None) -> Completion:
-        failed: BackendUnavailable | None = None
-        try:
-            return await self._once(model, request, tell)
-        except BackendUnavailable as error:
-            failed = error
-
-        # Only a call that has failed pays for what keeps count of retries; its first failure is the first it counts.
-        async def again() -> Completion:
-            nonlocal failed
-            if failed is not None:
-                first, failed = failed, None
-                raise first
-            return await self._once(model, request, tell)
-
-        return await self._attempts()(again)
+        return await retried(lambda: self._once(model, request, tell), self._retries, request.timeout_s)
 
     async def _once(self, model: str, request: Request, tell: Callable[[Delta], None] | None) -> Completion:
         started = time.monotonic()
         body = request_json(model, request)
+        unsaid = dressed(body, request, self._dialect or "openai")
         if self._stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        gathered, first_s, connected = Gathered(tell), None, False
+        gathered, answered = Gathered(tell), False
         try:
             async with self._open().post(
-                f"{self._base}/chat/completions", json=body, headers=self._headers()
+                f"{self._base}/chat/completions", json=body, headers=self._headers(request), allow_redirects=False
             ) as response:
-                connected = True
-                await self._refuse(response, model)
-                if response.content_type == "text/event-stream":
-                    lines = _Lines(self._where)
-                    async for block in response.content.iter_any():
-                        for chunk in self._events(lines.of(block)):
-                            if gathered.add(chunk) and first_s is None:
-                                first_s = time.monotonic() - started
-                    for chunk in self._events(lines.rest()):
-                        gathered.add(chunk)
-                else:
-                    gathered.add(_json(await _bounded(response)))
-        except aiohttp.ClientConnectorError as error:
-            raise BackendUnavailable(
-                f"{self._where} does not answer ({_cause(error)}). Is the server running?"
-            ) from error
-        except (aiohttp.ClientError, ConnectionError) as error:
-            when = "in the middle of its reply" if connected else "before it replied"
-            raise ConnectionDropped(f"{self._where} closed the connection {when}. Look at the server's log.") from error
-        return self._completion(model, request, gathered, time.monotonic() - started, first_s)
-
-    def _completion(
-        self, model: str, request: Request, gathered: Gathered, total_s: float, first_s: float | None
-    ) -> Completion:
-        if gathered.finish is None:
-            raise ConnectionDropped(f"{self._where} ended the stream before the reply of '{model}' was whole.")
-        text = "".join(gathered.text)
-        usage = usage_of(gathered.usage) or self._count(request, text)
+                answered = True
+                if response.status != 200:
+                    said, later = await bounded(response, _LONGEST_BODY), response.headers.get("Retry-After", "")
+                    raise refusal(response.status, said, later, self._where, model)
+                streamed, first_s = await self._read(response, gathered, started)
+        except (aiohttp.ClientError, OSError) as error:
+            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+                raise
+            raise broken(error, self._where, answered=answered) from error
         timings = Timings(
-            total_s,
+            time.monotonic() - started,
             first_s,
             seconds(gathered.timings, "prompt_ms"),
             seconds(gathered.timings, "predicted_ms"),
         )
-        return Completion(
+        if self._stream and not streamed:
+            unsaid = (*unsaid, "stream")
+        return self._completion(model, request, gathered, timings, unsaid)
+
+    async def _read(
+        self, response: aiohttp.ClientResponse, gathered: Gathered, started: float
+    ) -> tuple[bool, float | None]:
+        """Gather a reply. Returns whether it was a stream, and the seconds to the first of its content."""
+        if response.content_type != "text/event-stream":
+            self._add(gathered, parsed(await bounded(response, _LONGEST_BODY)))
+            return False, None
+        self._single_use = response.headers.get("Server") == _CLOSES_AFTER_STREAMS
+        first_s, events = None, Events(self._where)
+        async for block in response.content.iter_any():
+            for chunk in events.of(block):
+                if self._add(gathered, chunk) and first_s is None:
+                    first_s = time.monotonic() - started
+            if events.done:
+                await _ended(response)
+                return True, first_s
+        for chunk in events.rest():
+            self._add(gathered, chunk)
+        return True, first_s
+
+    def _add(self, gathered: Gathered, chunk: Any) -> bool:
+        if isinstance(chunk, dict) and "error" in chunk and chunk["error"]:
+            raise BackendError(f"{self._where} failed while replying: {said_in(chunk)}")
+        return gathered.add(chunk)
+
+    def _completion(
+        self, model: str, request: Request, gathered: Gathered, timings: Timings, unheeded: tuple[str, ...]
+    ) -> Completion:
+        if gathered.finish is None:
+            raise ConnectionDropped(f"{self._where} ended the stream before the reply of '{model}' was whole.")
+        if gathered.finish == "error":
+            raise BackendError(f"{self._where} broke off the reply of '{model}' by itself. Look at the server's log.")
+        text = "".join(gathered.text)
+        usage = usage_of(gathered.usage, gathered.timings)
+        if usage is not None and is_absurd(usage, request, text, self._count):
+            usage = None
+        completion = Completion(
             text=text,
             model=gathered.model or model,
-            usage=usage,
+            usage=usage or self._count(request, text),
             timings=timings,
             finish_reason=gathered.finish,
             id=gathered.id,
@@ -160,64 +198,65 @@ class OpenAIBackend:
             logprobs=tuple(gathered.logprobs) or None,
             reported_joules=gathered.joules,
         )
+        unheeded = (*unheeded, *ignored(request, completion, self._count))
+        if usage is None:
+            unheeded = (*unheeded, "usage")
+        if not is_same_model(model, completion.model):
+            unheeded = (*unheeded, "model")
+        if not unheeded:
+            return completion
+        self._warn(model, completion.model, unheeded)
+        return replace(completion, ignored=unheeded)
 
-    def _events(self, lines: Iterable[bytes]) -> Iterator[Any]:
-        """The JSON of each server-sent event."""
-        for line in lines:
-            if not line.startswith(b"data:"):
-                continue
-            data = line[5:].strip()
-            if data == b"[DONE]":
-                continue
-            chunk = _json(data)
-            if isinstance(chunk, dict) and "error" in chunk:
-                raise BackendError(f"{self._where} failed while replying: {_said(chunk)}")
-            yield chunk
+    def _warn(self, model: str, served: str, unheeded: tuple[str, ...]) -> None:
+        """Say once of each thing that the server does not heed it."""
+        new = [name for name in unheeded if name not in self._told]
+        if new:
+            self._told.update(new)
+            other = f" (it says that it serves '{served}')" if "model" in new else ""
+            _LOG.warning("%s does not heed %s of requests for '%s'%s.", self._where, ", ".join(new), model, other)
 
-    async def _refuse(self, response: aiohttp.ClientResponse, model: str) -> None:
-        """Raise what a status other than 200 means."""
-        status = response.status
-        if status == 200:
-            return
-        said = _said(_json_or_text(await _bounded(response)))
-        told = f"{self._where} answered {status} for '{model}': {said}"
-        if status in (502, 504):
-            # A gateway says so of a server that may have generated everything before it was lost.
-            raise ConnectionDropped(f"{told}. What it cost is not known.")
-        if status in (429, 503):
-            error = BackendUnavailable(f"{told}. Try later, or another rung.")
-            error.retry_after_s = _retry_after(response)
-            raise error
-        if status in (400, 413) and _CONTEXT.search(said):
-            raise ContextOverflow(f"{told}. Shorten the prompt, or name a model with a longer context.")
-        if status in (401, 403):
-            raise RequestRejected(f"{told}. Set the key in the variable named by api_key_env.")
-        if 400 <= status < 500:
-            raise RequestRejected(f"{told}. Check the model's name and base_url.")
-        raise BackendError(f"{told}. Look at the server's log.")
+    async def _learn(self, model: str | None) -> None:
+        """Find out the server's dialect, once for all calls that wait for it; whatever goes wrong, later again."""
+        async with self._asking:
+            if self._dialect is not None or time.monotonic() < self._ask_again_at:
+                return
+            with contextlib.suppress(aiohttp.ClientError, OSError, ValueError, BackendError):
+                async with asyncio.timeout(_PROBE_S):
+                    await self._facts(model)
+            if self._dialect is None:
+                self._ask_again_at = time.monotonic() + _PAUSE_S
+
+    async def _facts(self, model: str | None) -> ServerFacts:
+        facts = await examine(self._open(), self._base, model, self._headers())
+        self._dialect = self._dialect or facts.dialect
+        return replace(facts, dialect=self._dialect)
 
     async def probe(self) -> Probe:
-        """Ask for the list of models; never raises."""
+        """Ask the server what it is, what it holds and how busy it is; never raises."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(_PROBE_S):
-                async with self._open().get(f"{self._base}/models", headers=self._headers()) as response:
-                    if response.status != 200:
-                        return Probe(False, f"{self._where} answers {response.status}")
-                    data: Any = _json(await _bounded(response))
-            entries: list[Any] = data.get("data", [])
-            names = tuple(str(entry["id"]) for entry in entries)
-            return Probe(True, f"{self._where} answers", time.monotonic() - started, names)
-        except (
-            aiohttp.ClientError,
-            OSError,
-            TimeoutError,
-            BackendError,
-            AttributeError,
-            LookupError,
-            TypeError,
-        ) as error:
-            return Probe(False, f"{self._where} does not answer ({_cause(error)})")
+                facts = await self._facts(None)
+        except (aiohttp.ClientError, OSError, ValueError, BackendError) as error:
+            said = str(error) if isinstance(error, ValueError) else f"does not answer ({cause(error)})"
+            return Probe(False, f"{self._where} {said}")
+        round_trip_s = time.monotonic() - started
+        if not self._is_openai:
+            facts = await self._with_load(facts)
+        return Probe(True, f"{self._where} answers", round_trip_s, facts.models, facts)
+
+    async def _with_load(self, facts: ServerFacts) -> ServerFacts:
+        metrics = ServerMetrics(self._base, api_key_env=self._key_env)
+        try:
+            counts = await metrics.read()
+        except BackendError:
+            return facts
+        finally:
+            await metrics.aclose()
+        prompt, cached = counts.prompt_tokens, counts.cached_tokens
+        share = None if not prompt or cached is None else min(cached / prompt, 1.0)
+        return replace(facts, running=counts.running, waiting=counts.waiting, cached_share=share)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -231,100 +270,40 @@ class OpenAIBackend:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
             )
         return self._session
 
-    def _headers(self) -> dict[str, str]:
+    def _headers(self, request: Request | None = None) -> dict[str, str]:
         key = os.environ.get(self._key_env) if self._key_env else None
-        return {"Authorization": f"Bearer {key}"} if key else {}
-
-    def _attempts(self) -> AsyncRetrying:
-        return AsyncRetrying(
-            retry=retry_if_exception_type(BackendUnavailable),
-            stop=stop_after_attempt(self._retries + 1),
-            wait=_wait,
-            reraise=True,
-        )
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        if self._single_use:
+            headers["Connection"] = "close"
+        if request is not None and request.key is not None:
+            headers["X-Request-Id"] = request_id(request.key)
+        return headers
 
 
-class _Lines:
-    """Blocks of a stream as whole lines; what is left of the last one waits for the next block."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-        self._waiting = b""
-
-    def of(self, block: bytes) -> list[bytes]:
-        """The lines that end in this block."""
-        *lines, self._waiting = (self._waiting + block).split(b"\n")
-        if len(self._waiting) > _LONGEST_LINE:
-            raise BadReply(f"{self._where} sent a line of over {_LONGEST_LINE:,} bytes.")
-        return lines
-
-    def rest(self) -> list[bytes]:
-        """A last line that nothing ended."""
-        return [self._waiting]
+def request_id(key: str) -> str:
+    """What servers are told of an attempt's key, which itself may name tenants: half of its SHA-256, in hex digits."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-_backoff = wait_exponential_jitter(multiplier=0.2, max=_LONGEST_WAIT_S)
-
-
-def _wait(state: RetryCallState) -> float:
-    """The server's own Retry-After, bounded, else exponential with jitter."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after_s if isinstance(error, BackendUnavailable) else None
-    return _backoff(state) if asked is None else min(asked, _LONGEST_WAIT_S)
-
-
-def _retry_after(response: aiohttp.ClientResponse) -> float | None:
-    value = response.headers.get("Retry-After", "")
-    return float(value) if re.fullmatch(r"\d{1,6}(\.\d+)?", value) else None
-
-
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for block in response.content.iter_chunked(65536):
-        body += block
-        if len(body) > _LONGEST_BODY:
-            raise BadReply(f"The server's reply is larger than {_LONGEST_BODY:,} bytes.")
-    return bytes(body)
-
-
-def _json(data: bytes) -> Any:
+@contextlib.asynccontextmanager
+async def _beside(work: Any) -> AsyncGenerator[None]:
+    """Do some work beside the body; it ends with the body at the latest, and its failure is its own."""
+    task = asyncio.ensure_future(work)
     try:
-        # Three times as fast as the standard library.
-        return from_json(data)
-    except ValueError:
-        return _lenient_json(data)
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
 
 
-def _lenient_json(data: bytes) -> Any:
-    """Also what is no Unicode: half a character in a chunk of its own."""
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadReply(f"The server sent something that is not JSON: {data[:80]!r}.") from error
-
-
-def _json_or_text(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except ValueError:
-        return data.decode("utf-8", "replace")
-
-
-def _said(body: Any) -> str:
-    """An error body as one short printable line without keys."""
-    found = body
-    while isinstance(found, dict):
-        inner = cast("dict[str, Any]", found)
-        found = inner.get("error") or inner.get("message") or inner.get("detail") or json.dumps(inner)
-    line = "".join(c if c.isprintable() else " " for c in str(found))
-    return _SECRET.sub("…", " ".join(line.split()))[:200] or "nothing"
-
-
-def _cause(error: BaseException) -> str:
-    inner = getattr(error, "os_error", None) or error
-    number = getattr(inner, "errno", None)
-    return os.strerror(number) if isinstance(number, int) else type(inner).__name__
+async def _ended(response: aiohttp.ClientResponse) -> None:
+    """Wait for a moment for the end of a stream that has said all."""
+    if not response.content.at_eof():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_S):
+                while await response.content.readany():
+                    pass

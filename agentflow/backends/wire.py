@@ -1,24 +1,27 @@
 """The OpenAI chat dialect: a Request as JSON, a reply's JSON as values. Every backend shares it.
 
 Everything a server sends is checked before it is believed; counts that make no sense are treated as not sent.
-Imports messages, errors.
+Imports untrusted, messages, errors.
 """
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from agentflow.backends.untrusted import count, items, mapping, name, text
 from agentflow.errors import BadReply
-from agentflow.messages import Delta, FinishReason, Message, Request, TokenUsage, ToolCall
+from agentflow.messages import Delta, FinishReason, Image, Message, Request, TokenUsage, ToolCall
 
-_MOST_TOKENS = 100_000_000
 _MOST_REPLY_CHARS = 8_000_000
+_MOST_JOULES = 1e12
 _SUMMARY = frozenset(("usage", "timings", "energy_joules", "energy_kwh"))
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop", "length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter",
+    "function_call": "tool_calls", "abort": "error", "error": "error",
 }  # fmt: skip
 
 
@@ -73,25 +76,27 @@ class Gathered:
         Raises:
             BadReply: it is not a chat completion, or the reply grows beyond all sense.
         """
-        data = _mapping(chunk)
+        data = mapping(chunk)
         if data is None:
             raise BadReply(f"The server sent {_shown(chunk)} where a chat completion was due.")
-        self.id = _text(data.get("id")) or self.id
-        self.model = _text(data.get("model")) or self.model
+        if self.id is None:
+            self.id = name(data.get("id"))
+        if self.model is None:
+            self.model = name(data.get("model"))
         # A long stream is many chunks, and most say none of this.
         if not data.keys().isdisjoint(_SUMMARY):
-            self.usage = _mapping(data.get("usage")) or self.usage
-            self.timings = _mapping(data.get("timings")) or self.timings
+            self.usage = mapping(data.get("usage")) or self.usage
+            self.timings = mapping(data.get("timings")) or self.timings
             self.joules = _reported_joules(data, self.joules)
         choices = data.get("choices")
         if not isinstance(choices, list):
             raise BadReply(f"The server's reply has no list of choices: {_shown(chunk)}.")
-        return self._choice(_mapping(cast("list[Any]", choices)[0])) if choices else False
+        return self._choice(mapping(cast("list[Any]", choices)[0])) if choices else False
 
     def _choice(self, choice: Mapping[str, Any] | None) -> bool:
         if choice is None:
             raise BadReply("The server's reply has a choice that is not an object.")
-        part = _mapping(choice.get("delta")) or _mapping(choice.get("message")) or {}
+        part = mapping(choice.get("delta")) or mapping(choice.get("message")) or {}
         content = part.get("content")
         if content is not None and not isinstance(content, str):
             raise BadReply(f"The server's reply has content of type {type(content).__name__}, not text.")
@@ -99,12 +104,10 @@ class Gathered:
             self.text.append(content)
             if self.tell is not None:
                 self.tell(Delta(content))
-            self._size += len(content)
-            if self._size > _MOST_REPLY_CHARS:
-                raise BadReply(f"The reply is longer than {_MOST_REPLY_CHARS:,} characters; it was cut off there.")
+            self._grow(len(content))
         tool_calls, logprobs = part.get("tool_calls"), choice.get("logprobs")
         if tool_calls:
-            for place, call in enumerate(_items(tool_calls)):
+            for place, call in enumerate(items(tool_calls)):
                 self._tool_call(place, call)
         if logprobs:
             self.logprobs.extend(_logprobs(logprobs))
@@ -114,34 +117,53 @@ class Gathered:
         return bool(content or tool_calls)
 
     def _tool_call(self, place: int, call: Mapping[str, Any]) -> None:
-        index = call.get("index")
-        entry = self.calls.setdefault(
-            index if isinstance(index, int) else place, {"id": "", "name": "", "arguments": ""}
-        )
-        entry["id"] = _text(call.get("id")) or entry["id"]
-        function = _mapping(call.get("function")) or {}
-        entry["name"] += _text(function.get("name")) or ""
-        entry["arguments"] += _text(function.get("arguments")) or ""
+        """One tool call, or a piece of it: the index says which it belongs to, or else its id."""
+        index, id = call.get("index"), name(call.get("id"))
+        if not isinstance(index, int):
+            known = (at for at, entry in self.calls.items() if id is not None and entry["id"] == id)
+            begun = id is not None and bool(self.calls.get(place, {}).get("id"))
+            index = next(known, len(self.calls) if begun else place)
+        entry = self.calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
+        entry["id"] = id or entry["id"]
+        function = mapping(call.get("function")) or {}
+        called, arguments = text(function.get("name")) or "", text(function.get("arguments")) or ""
+        entry["name"] += called
+        entry["arguments"] += arguments
+        self._grow(1 + len(called) + len(arguments))
+
+    def _grow(self, characters: int) -> None:
+        self._size += characters
+        if self._size > _MOST_REPLY_CHARS:
+            raise BadReply(f"The reply is longer than {_MOST_REPLY_CHARS:,} characters; it was cut off there.")
 
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls, in order."""
         return tuple(ToolCall(c["id"], c["name"], c["arguments"]) for _, c in sorted(self.calls.items()))
 
 
-def usage_of(data: Mapping[str, Any] | None) -> TokenUsage | None:
-    """A usage object as counts, or None when it is missing or cannot be true."""
+def usage_of(data: Mapping[str, Any] | None, timings: Mapping[str, Any] | None = None) -> TokenUsage | None:
+    """A usage object as counts, or None when it is missing or cannot be true.
+
+    Args:
+        data: the usage object.
+        timings: llama.cpp's, whose ``cache_n`` is the cached part of the prompt where the usage does not tell it.
+    """
     if data is None:
         return None
-    prompt, reply = _count(data.get("prompt_tokens")), _count(data.get("completion_tokens"))
+    prompt, reply = count(data.get("prompt_tokens")), count(data.get("completion_tokens"))
     if prompt is None or reply is None:
         return None
-    prompt_details = _mapping(data.get("prompt_tokens_details")) or {}
-    reply_details = _mapping(data.get("completion_tokens_details")) or {}
-    cached = _count(prompt_details.get("cached_tokens")) or 0
+    prompt_details = mapping(data.get("prompt_tokens_details")) or {}
+    reply_details = mapping(data.get("completion_tokens_details")) or {}
+    cached = count(prompt_details.get("cached_tokens")) or count((timings or {}).get("cache_n")) or 0
     written = (
-        _count(prompt_details.get("cache_creation_tokens")) or _count(data.get("cache_creation_input_tokens")) or 0
+        count(prompt_details.get("cache_creation_tokens"))
+        # vLLM's own name, with --enable-prompt-tokens-details.
+        or count(prompt_details.get("created_cache_tokens"))
+        or count(data.get("cache_creation_input_tokens"))
+        or 0
     )
-    reasoning = _count(reply_details.get("reasoning_tokens")) or 0
+    reasoning = count(reply_details.get("reasoning_tokens")) or 0
     cached = min(cached, prompt)
     return TokenUsage(prompt, reply, cached, min(written, prompt - cached), min(reasoning, reply), "provider")
 
@@ -156,6 +178,9 @@ def seconds(timings: Mapping[str, Any], key: str) -> float | None:
 
 def _message_json(message: Message) -> dict[str, Any]:
     body: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.images:
+        words = [{"type": "text", "text": message.content}] if message.content else []
+        body["content"] = [*words, *map(_image_json, message.images)]
     if message.tool_calls:
         body["tool_calls"] = [
             {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
@@ -166,43 +191,29 @@ def _message_json(message: Message) -> dict[str, Any]:
     return body
 
 
+def _image_json(image: Image) -> dict[str, Any]:
+    place = {"url": f"data:{image.media_type};base64,{base64.b64encode(image.data).decode('ascii')}"}
+    return {"type": "image_url", "image_url": place if image.detail == "auto" else {**place, "detail": image.detail}}
+
+
 def _logprobs(value: Any) -> list[float]:
-    tokens = _items((_mapping(value) or {}).get("content"))
+    tokens = items((mapping(value) or {}).get("content"))
     found = [token.get("logprob") for token in tokens]
-    return [float(p) for p in found if isinstance(p, (int, float)) and not isinstance(p, bool) and math.isfinite(p)]
+    numbers = [p for p in found if isinstance(p, (int, float)) and not isinstance(p, bool) and math.isfinite(p)]
+    return [min(float(p), 0.0) for p in numbers]
 
 
 def _reported_joules(data: Mapping[str, Any], before: float | None) -> float | None:
-    usage = _mapping(data.get("usage")) or {}
+    usage = mapping(data.get("usage")) or {}
     for place, key, factor in (
         (data, "energy_joules", 1.0),
         (usage, "energy_joules", 1.0),
         (data, "energy_kwh", 3.6e6),
     ):
         value = place.get(key)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value * factor <= _MOST_JOULES:
             return float(value) * factor
     return before
-
-
-def _count(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_TOKENS:
-        return None
-    return int(value)
-
-
-def _mapping(value: Any) -> Mapping[str, Any] | None:
-    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else None
-
-
-def _items(value: Any) -> list[Mapping[str, Any]]:
-    if not isinstance(value, list):
-        return []
-    return [item for item in map(_mapping, cast("list[Any]", value)) if item is not None]
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _shown(value: Any) -> str:

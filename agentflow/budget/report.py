@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Final, Literal, get_args
 
 from agentflow.budget.currency import MICRO, NOTHING, Amounts
-from agentflow.budget.ledger.base import Entry, State
+from agentflow.budget.ledger.base import REUSE, Entry, State
 from agentflow.budget.line import as_amounts
 from agentflow.budget.spend import Emissions, Spend, microjoules
 from agentflow.budget.tally import Tally
@@ -77,6 +77,7 @@ class ReportLine:
         spent: what they were charged. ``seconds`` adds up the attempts, side by side or not.
         held: what is held for attempts that have not ended, in the order of ``currency.COUNTED``.
         replays: how often replies were given again from the ledger, at no cost.
+        reused: calls that were answered by a reply of an earlier one, at no cost; they are among ``attempts``.
         first_token: seconds to the first token, of settled attempts at models whose reply was streamed.
         whole_call: seconds from sending to the whole reply, of settled attempts at models, by the backend's own
             clock: neither the queue before nor the ledger's commit after is in it.
@@ -91,6 +92,7 @@ class ReportLine:
     first_token: Latency | None
     whole_call: Latency | None
     quality: Quality | None
+    reused: int = 0
 
     @property
     def joules(self) -> Energy | None:
@@ -201,14 +203,14 @@ def group_of(entry: Entry, by: GroupBy) -> str:
 class _Group:
     """Sums of one group."""
 
-    __slots__ = ("_attempts", "_first_token_s", "_held", "_replays", "_score", "_scored", "_scored_uj", "_seconds",
-                 "_tally")  # fmt: skip
+    __slots__ = ("_attempts", "_first_token_s", "_held", "_replays", "_reused", "_score", "_scored", "_scored_uj",
+                 "_seconds", "_tally")  # fmt: skip
 
     def __init__(self) -> None:
         self._attempts: Counter[State] = Counter()
         self._tally = Tally()
         self._held = list(NOTHING)
-        self._replays = 0
+        self._replays = self._reused = 0
         self._first_token_s, self._seconds = array("d"), array("d")
         self._scored = self._scored_uj = 0
         # Exact, so that a report does not depend on the order of its entries.
@@ -223,7 +225,8 @@ class _Group:
                 self._held[place] += amount
         elif entry.spend is not None:
             self._tally.add(entry.spend)
-            if entry.state == "settled" and entry.labels.kind != "code":
+            self._reused += entry.labels.kind == REUSE
+            if entry.state == "settled" and entry.labels.kind not in ("code", REUSE):
                 self._reply(entry, entry.spend)
 
     def _reply(self, entry: Entry, spend: Spend) -> None:
@@ -242,7 +245,7 @@ class _Group:
             quality = Quality(self._scored, float(self._score / self._scored), self._scored_uj / self._scored / MICRO)
         return ReportLine(
             name, dict(self._attempts), self._tally.total(), as_amounts(self._held), self._replays,
-            latency(self._first_token_s), latency(self._seconds), quality,
+            latency(self._first_token_s), latency(self._seconds), quality, self._reused,
         )  # fmt: skip
 
 

@@ -71,6 +71,7 @@ def _line(line: ReportLine) -> dict[str, Any]:
         "overruns": spent.overruns,
         "in_doubt": spent.in_doubt,
         "replays": line.replays,
+        "reused": line.reused,
         "cache_hits": line.cache_hits,
         "usd_per_million_tokens": None if per_million is None else decimal_text(per_million),
         "kwh_per_million_tokens": line.kwh_per_million_tokens,

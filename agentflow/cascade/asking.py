@@ -28,6 +28,7 @@ from agentflow.messages import Completion, Delta, Request
 from agentflow.telemetry import tracing
 
 _HEDGE: Final = "|hedge"
+_OVERTAKEN: Final = "another attempt replied first"
 Tell = Callable[[Delta], None]
 
 
@@ -92,6 +93,8 @@ class Asking(Generic[Reply]):
         self._min_output = min_output
         self._ends_at = ends_at
         self._others = others
+        self.overtaken = False
+        """Whether the call has its reply, and what still runs beside it is cancelled."""
 
     async def ask(
         self,
@@ -120,8 +123,9 @@ class Asking(Generic[Reply]):
             BackendError: it failed after ``listener`` had heard some of it.
         """
         key = self._trail.next_key(rung, about)
+        recorded = self._scope.repeats
         while True:
-            while (done := await self._done(rung, key)) is not None:
+            while recorded and (done := await self._done(rung, key)) is not None:
                 if done.completion is not None:
                     return await self._again(rung, request, done, judge, repair=repair)
                 known = done.outcome == "failed"
@@ -130,9 +134,15 @@ class Asking(Generic[Reply]):
                 if known:
                     return None
                 key = self._trail.next_key(rung, about)
-            sending = await self._scope.asking(functools.partial(self._reserve, rung, request, key))
+            try:
+                sending = await self._scope.asking(functools.partial(self._reserve, rung, request, key))
+            except NoTurn:
+                # It was not asked: whatever is asked next has this key, in a repeated run too.
+                self._trail.unused(rung, about)
+                raise
             if sending is not None:
                 break
+            recorded = True
         if rung.lane.hedges is None:
             return await self._send(rung, sending, judge, listener, listener, repair=repair)
         return await self._hedged(rung, request, sending, judge, listener, repair=repair)
@@ -155,8 +165,7 @@ class Asking(Generic[Reply]):
         assert done.completion is not None
         by = None
         if done.key.endswith(_HEDGE):
-            why = "another attempt replied first"
-            self._trail.attempt(rung, "cancelled", Spend(), why, repair=repair, replayed=True)
+            self._trail.attempt(rung, "cancelled", Spend(), _OVERTAKEN, repair=repair, replayed=True)
             by = rung.hedge_with or rung
         return await judge(rung, Heard(request, done.completion, Spend(), replayed=True, by=by))
 
@@ -325,7 +334,7 @@ class Asking(Generic[Reply]):
                     raise failed.error from failed
                 return None
             except asyncio.CancelledError as cancelled:
-                reason = "another attempt replied first" if lost() else "the call was given up"
+                reason = _OVERTAKEN if lost() or self.overtaken else "the call was given up"
                 span.fail(cancelled, facts(self._unanswered(sending, "cancelled", reason, repair=repair)))
                 raise
             self._scope.admission.saw(by.name, self._scope.labels.call, completion.usage.output)

@@ -9,12 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from agentflow.cascade.checks import Check
+from agentflow.budget.spend import Spend
+from agentflow.cascade.capabilities import lack, not_served
+from agentflow.cascade.checks import Check, output_schema
 from agentflow.cascade.climb import Climb
+from agentflow.cascade.escalations import Lesson
 from agentflow.cascade.policy import Policy
-from agentflow.cascade.reply import Reply
-from agentflow.cascade.rung import Rung
+from agentflow.cascade.reply import Attempt, Reply
+from agentflow.cascade.reusing import reused_or_climbed
+from agentflow.cascade.rung import CodeRung, ModelRung, Rung
 from agentflow.cascade.scope import CallScope
+from agentflow.errors import CallFailed
 from agentflow.messages import Delta, Request
 
 Output = TypeVar("Output")
@@ -59,8 +64,54 @@ class Cascade:
         Raises:
             BudgetExceeded: no valid reply, and at least one rung was refused.
             CallFailed: every rung was tried and none gave a valid reply.
+            ContextOverflow: the prompt is too long for every model; nothing was sent.
             LedgerError: an attempt could not be recorded; it was not sent.
+            NotServed: no model can serve what the request needs; nothing was sent.
         """
+        request = replace(request, schema=request.schema or output_schema(output))
+        rungs, skipped = self._able(request, scope)
+        for attempt in skipped:
+            scope.observe(attempt)
         if self.timeout_s is not None:
             request = replace(request, timeout_s=min(request.timeout_s or self.timeout_s, self.timeout_s))
-        return await Climb(self.name, self.rungs, self.policy, scope, output, checks, tell).run(request)
+        climb = Climb(self.name, rungs, self.policy, scope, output, checks, tell, skipped)
+        try:
+            if scope.reuse is None:
+                reply = await climb.run(request)
+            else:
+                reply = await reused_or_climbed(climb, request, scope.reuse)
+        except CallFailed:
+            if skipped and all(attempt.kind == "code" for attempt in climb.trail.attempts[len(skipped) :]):
+                raise not_served(self.name, [(attempt.rung, attempt.reason) for attempt in skipped]) from None
+            raise
+        log = scope.services.escalations
+        if log is not None and (lesson := Lesson.of(climb.trail.attempts, reply)) is not None:
+            await log.note(scope.key, replace(scope.labels, cascade=self.name), request, reply, lesson)
+        return reply
+
+    def _able(self, request: Request, scope: CallScope) -> tuple[tuple[Rung, ...], tuple[Attempt, ...]]:
+        """The rungs that can and may serve a request, where they will; the others as the trail tells of them."""
+        able: list[Rung] = []
+        skipped: list[Attempt] = []
+        for rung in self.rungs:
+            if isinstance(rung, CodeRung):
+                able.append(rung)
+                continue
+            placed, reason = self._placed(rung, request, scope)
+            if reason:
+                skipped.append(Attempt(rung.name, "model", len(skipped) + 1, "skipped", Spend(), reason=reason))
+            else:
+                able.append(self._hedged(placed, rung, request, scope))
+        return tuple(able), tuple(skipped)
+
+    def _placed(self, rung: ModelRung, request: Request, scope: CallScope) -> tuple[ModelRung, str]:
+        """A model where it will serve a request; or why it cannot, or may not."""
+        placed, reason = scope.services.placement.place(rung, request, scope.residency)
+        return placed, reason or lack(placed, request, self.policy.min_output)
+
+    def _hedged(self, placed: ModelRung, rung: ModelRung, request: Request, scope: CallScope) -> ModelRung:
+        """The same model; a second attempt goes to another one only where that one can and may serve as well."""
+        if rung.hedge_with is None:
+            return placed
+        other, reason = self._placed(rung.hedge_with, request, scope)
+        return replace(placed, hedge_with=None if reason else other)

@@ -125,6 +125,7 @@ class Climb:
             asked = [group.create_task(self._one(place, request)) for place in places]
             for next_done in asyncio.as_completed(asked):
                 if await next_done:
+                    self.asking.overtaken = True
                     for task in asked:
                         task.cancel()
                     break
@@ -234,6 +235,8 @@ class Climb:
             replayed=heard.replayed,
             hedge=heard.by is not None,
         )
+        if tried.signal is not None:
+            self.policy.saw(self.scope.labels.call, rung.name, tried.signal)
         return tried
 
     def _calibrated(self, rung: Rung, verdict: Verdict) -> Verdict:
@@ -282,7 +285,7 @@ class Climb:
         Rungs that still run beside the one being ``judged`` are still open: their replies may come to be better.
         """
         latest = {tried.place: tried for tried in self.tried}
-        seen = tuple(Seen(place, tried.verdict, self._answer(tried)) for place, tried in latest.items())
+        seen = tuple(Seen(place, tried.verdict, self._answer(tried), tried.signal) for place, tried in latest.items())
         self.tried = list(latest.values())
         shut = self.closed - self.running | {judged}
         rungs = tuple(
@@ -324,7 +327,9 @@ class Climb:
         answers = {id(one.attempt): self._answer(one) for one in self.tried}
         trail = [replace(a, answer=answers[id(a)]) if answers.get(id(a)) else a for a in self.trail.attempts]
         place = next(place for place, attempt in enumerate(self.trail.attempts) if attempt is tried.attempt)
-        served = trail[place] = replace(trail[place], outcome="accepted")
+        served = trail[place]
+        if served.outcome != "accepted":
+            served = trail[place] = replace(served, outcome="accepted")
         return Reply(
             tried.output, tried.text, served.rung, served.kind, served.confidence, tuple(trail), self.refusal,
             tried.completion, self.cascade, self.scope.labels.call,

@@ -5,15 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from agentflow.cascade.outcomes import Outcome
+from agentflow.cascade.outlook import nominal
 from agentflow.cascade.policy import Calibrated, Policy
+from agentflow.cascade.routing.drift import Guarded
+from agentflow.cascade.routing.examples import Examples
 from agentflow.cascade.routing.fixed import FixedOrder, Pinned
 from agentflow.cascade.routing.latency import LatencyFirst
+from agentflow.cascade.routing.learned import LearnedEstimator, Prices
 from agentflow.cascade.routing.state import Routing, Worth
-from agentflow.cascade.routing.utility import Estimator, ExpectedUtility
-from agentflow.cascade.rung import ModelRung
+from agentflow.cascade.routing.utility import ExpectedUtility
+from agentflow.cascade.rung import ModelRung, Rung
 from agentflow.cascade.signals import Judge, SelfAgreement, Signal
 from agentflow.config import CascadeSettings
 
@@ -22,7 +27,7 @@ def policy_of(
     table: CascadeSettings,
     rung: Callable[[str], ModelRung],
     calibration: Calibrated | None = None,
-    estimator: Estimator | None = None,
+    estimator: LearnedEstimator | None = None,
 ) -> Policy:
     """The policy that a table asks for.
 
@@ -30,7 +35,8 @@ def policy_of(
         table: of the configuration.
         rung: finds a model by its name, for the judge.
         calibration: what was learned of the rungs' signals.
-        estimator: what was learned of the rungs; without one, expected utility falls back to the fixed order.
+        estimator: what was learned of the rungs; without one, expected utility falls back to the fixed order. When live
+            signals leave the band that it was learned in, the fixed order decides again.
     """
     policy = Policy(
         table.accept,
@@ -40,13 +46,29 @@ def policy_of(
         signal=_signal(table, rung),
         calibration=calibration,
     )
-    return replace(policy, worth=Worth(float(table.good_usd), float(table.joule_usd), float(table.second_usd)))
+    return replace(policy, worth=worth_of(table))
 
 
-def _routing(table: CascadeSettings, estimator: Estimator | None) -> Routing | None:
+def worth_of(table: CascadeSettings) -> Worth:
+    """What a good reply, a joule and a second are worth to whoever wrote the table."""
+    return Worth(float(table.good_usd), float(table.joule_usd), float(table.second_usd))
+
+
+def estimator_of(table: CascadeSettings, rungs: Sequence[Rung], outcomes: Iterable[Outcome]) -> LearnedEstimator | None:
+    """What the outcomes teach of these rungs; None where the table asks for nothing learned."""
+    if table.policy != "utility":
+        return None
+    examples = Examples.gather(outcomes, [rung.name for rung in rungs])
+    prices = Prices(tuple(nominal(rung) for rung in rungs))
+    return LearnedEstimator(examples, prices, worth_of(table))
+
+
+def _routing(table: CascadeSettings, estimator: LearnedEstimator | None) -> Routing | None:
+    fixed = FixedOrder(table.accept)
     match table.policy:
         case "utility":
-            return ExpectedUtility(estimator, table.floor, FixedOrder(table.accept))
+            learned = ExpectedUtility(estimator, table.floor, fixed)
+            return learned if estimator is None else Guarded(learned, estimator.monitors(), fixed)
         case "latency":
             return LatencyFirst(table.accept, table.abreast)
         case "pinned":

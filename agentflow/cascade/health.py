@@ -96,13 +96,17 @@ class Breaker:
         """The model failed, and may be down.
 
         Args:
-            rest_s: how long the server asked to be left alone, when it said so.
+            rest_s: how long the server asked to be left alone, when it said so: it is, at once, up to ``longest_s``.
             probe: this attempt was the probe.
         """
         self._failures += 1
         self._recent.append(False)
-        if probe or (self._open_until is None and self._too_many()):
-            self._open(rest_s or 0.0)
+        # Of several probes (there may be, when nothing else is left) the first to fail has opened it already.
+        if (probe and self.probing) or (self._open_until is None and self._too_many()):
+            self._open()
+        if rest_s is not None:
+            rested = self._clock() + min(rest_s, self._limits.longest_s)
+            self._open_until = rested if self._open_until is None else max(self._open_until, rested)
 
     def dropped(self, *, probe: bool = False) -> None:
         """The attempt ended without saying anything of the model: cancelled, or refused for a fault of its own."""
@@ -116,9 +120,9 @@ class Breaker:
         recent = self._recent
         return len(recent) == limits.window and recent.count(False) >= limits.rate * limits.window
 
-    def _open(self, rest_s: float) -> None:
+    def _open(self) -> None:
         limits = self._limits
         wait_s = min(limits.open_s * 2.0 ** min(self._opened, 16), limits.longest_s)
-        self._open_until = self._clock() + min(max(wait_s, rest_s), limits.longest_s)
+        self._open_until = self._clock() + wait_s
         self._opened += 1
         self.probing = False

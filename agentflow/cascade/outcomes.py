@@ -24,13 +24,17 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class TriedRung(BaseModel):
-    """One rung's reply: what its checks said, and a digest that equal answers share."""
+    """One rung's reply: what its checks said, and a digest that equal answers share.
+
+    ``score`` is its own, where every rung's reply was scored: in a file made from questions whose answers are known.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     rung: str
     signal: Share | None = None
     valid: bool = True
     answer: str | None = None
+    score: Share | None = None
 
 
 class Outcome(BaseModel):
@@ -80,6 +84,8 @@ class Outcome(BaseModel):
         The served reply's score is its own. Another rung's reply shares it when it is the same answer, and is not good
         when it differs from a good one; what differs from a bad one may be either.
         """
+        if tried.score is not None:
+            return tried.score >= GOOD
         served_good = self.score >= GOOD
         if tried.rung == self.served:
             return served_good

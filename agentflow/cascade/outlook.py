@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from agentflow.budget.currency import MICRO
 from agentflow.budget.money import NANO
@@ -17,6 +18,8 @@ from agentflow.cascade.scope import CallScope
 from agentflow.cascade.signals import Signal
 from agentflow.energy.facts import CallFacts
 from agentflow.messages import Request, TokenUsage
+
+_NOMINAL_PROMPT: Final = 1_000
 
 
 def outlook(
@@ -88,3 +91,12 @@ def _expected(rung: ModelRung, request: Request, scope: CallScope, cached: int) 
     usage = TokenUsage(prompt, reply, min(cached, prompt))
     joules = rung.profile.estimate(CallFacts(usage)).mean
     return Expected(rung.price.cost(usage) / NANO, joules, rung.lane.expected_s(reply) or 0.0)
+
+
+def nominal(rung: Rung) -> Expected:
+    """What a rung is expected to use where no request is known yet: a prompt of 1,000 tokens, half its usual reply."""
+    if isinstance(rung, CodeRung):
+        quote = rung.quote()
+        return Expected(quote.nano_usd / NANO, quote.microjoules / MICRO)
+    usage = TokenUsage(_NOMINAL_PROMPT, rung.default_output // 2)
+    return Expected(rung.price.cost(usage) / NANO, rung.profile.estimate(CallFacts(usage)).mean)

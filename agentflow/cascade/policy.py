@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from agentflow.cascade.reply import Verdict
+from agentflow.cascade.routing.drift import Guarded
 from agentflow.cascade.routing.fixed import FixedOrder
 from agentflow.cascade.routing.state import Decision, Routing, State, Worth
 from agentflow.cascade.signals import Signal
@@ -48,6 +49,11 @@ class Policy:
     def choose(self, state: State) -> Decision:
         """The next step of a call: another rung, the end, or nothing to serve."""
         return (self.routing or FixedOrder(self.accept)).choose(state)
+
+    def saw(self, task: str, rung: str, signal: float) -> None:
+        """Tell a learned policy of a reply's signal, by which it notices that it is out of its depth."""
+        if isinstance(self.routing, Guarded):
+            self.routing.saw(task, rung, signal)
 
     def good_enough(self, verdict: Verdict, *, last: bool, dearness: float = 0.0) -> bool:
         """Whether the fixed order would stop at a reply with this verdict.

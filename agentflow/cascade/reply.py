@@ -39,10 +39,12 @@ class Attempt:
 
     ``outcome`` is ``accepted``, ``kept`` (valid, but a better rung was left to try), ``rejected`` (failed its
     checks), ``failed`` (the backend gave no reply), ``refused`` (the budget has no room; nothing was sent), ``skipped``
-    (the rung could not be asked: it is down, full, or would answer too late; nothing was sent), ``cancelled`` (another
-    attempt replied first, or the call was given up) or ``evidence`` (asked for what it says of another reply, not to be
-    served). ``confidence`` is what the checks' ``signal`` is worth by what was learned of this rung; the same where
-    nothing was. ``answer`` is a digest that equal answers share. A ``hedge`` is a second attempt, beside a late one.
+    (the rung could not be asked: it takes no images, is down, full, or would answer too late; nothing was sent),
+    ``cancelled`` (another attempt replied first, or the call was given up) or ``evidence`` (asked for what it says of
+    another reply, not to be served). ``confidence`` is what the checks' ``signal`` is worth by what was learned of this
+    rung; the same where nothing was. ``answer`` is a digest that equal answers share. A ``hedge`` is a second attempt,
+    beside a late one. A ``replayed`` reply is the one that an earlier run of the job was given; a ``reused`` one was
+    given to another call, and cost nothing now. ``site`` is the region that served, where a model has several.
     """
 
     rung: str
@@ -58,6 +60,8 @@ class Attempt:
     signal: float | None = None
     answer: str | None = None
     hedge: bool = False
+    reused: bool = False
+    site: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,8 @@ class Reply(Generic[Output]):
 
     ``output`` is the parsed value, ``text`` what the model wrote. ``refusal`` is set when a dearer rung was
     not tried because the budget had no room for it. ``completion`` is what the serving model handed back, None when
-    code served. ``cascade`` and ``call`` are the names under which it is reported.
+    code served. ``cascade`` and ``call`` are the names under which it is reported. ``waited_s`` is how long the call
+    waited for a better hour.
     """
 
     output: Output
@@ -79,6 +84,7 @@ class Reply(Generic[Output]):
     completion: Completion | None = None
     cascade: str = ""
     call: str = ""
+    waited_s: float = 0.0
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
@@ -89,6 +95,11 @@ class Reply(Generic[Output]):
     def spend(self) -> Spend:
         """What all attempts used together."""
         return sum((attempt.spend for attempt in self.attempts), Spend())
+
+    @property
+    def reused(self) -> bool:
+        """Whether it was given to an earlier call, and is given again at no cost."""
+        return any(attempt.reused and attempt.outcome == "accepted" for attempt in self.attempts)
 
     @property
     def escalations(self) -> int:

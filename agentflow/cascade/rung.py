@@ -20,6 +20,7 @@ from agentflow.budget.currency import MICRO
 from agentflow.budget.prices import Price
 from agentflow.budget.room import Room
 from agentflow.budget.spend import Emissions, Quote, Spend, microjoules_at_most
+from agentflow.cascade.capabilities import EVERYTHING, Capability
 from agentflow.cascade.lane import Lane
 from agentflow.energy.estimate import CallFacts, EnergyProfile, Range
 from agentflow.energy.grid import WORLD, Place, emissions
@@ -138,6 +139,14 @@ class ModelRung:
         region: where its electricity comes from, by its code in ``energy.grid``.
         lane: its live state: how quick it is, whether it is up, what may be sent to it now.
         hedge_with: the rung that a second attempt goes to, where ``lane`` hedges; None: this one's backend again.
+        serves: what it takes and gives, see ``capabilities``.
+        served_by: tells this model from others of its name: its server or file, and what of its settings a reply
+            depends on.
+        site: the name of the region that this is, where the model runs in several.
+        zone: the region's name in tables of hours; its code when None.
+        residency: tags that residency rules name.
+        latency_s: seconds that the way there and a usual reply take; None when nobody said.
+        sites: the model in each of its regions, where it has several: one of them serves in place of this.
     """
 
     name: str
@@ -153,8 +162,20 @@ class ModelRung:
     logprobs: bool = False
     profiled: bool = True
     region: str = WORLD
+    serves: frozenset[Capability] = EVERYTHING
+    served_by: str = ""
+    site: str = ""
+    zone: str | None = None
+    residency: frozenset[str] = frozenset()
+    latency_s: float | None = None
+    sites: tuple[ModelRung, ...] = ()
     lane: Lane = field(default_factory=Lane)
     hedge_with: ModelRung | None = None
+
+    @property
+    def identity(self) -> str:
+        """What its replies depend on beside the request: equal for equal models in any process."""
+        return f"{self.backend.provider}|{self.model}|{self.served_by}"
 
     def quote(self, request: Request, expected: int | None = None) -> Quote:
         """What one attempt at ``request`` (its ``max_output_tokens`` and ``timeout_s`` set) is held for.
@@ -174,7 +195,7 @@ class ModelRung:
         joules = self.profile.ceiling(prompt, reply, seconds)
         return Quote(
             prompt + reply,
-            self.price.ceiling(prompt, reply),
+            self.price.ceiling(prompt, reply, images=self._sold_images(len(request.images))),
             microjoules_at_most(joules),
             min(self.timeout_s, LEAST_S),
             _most_micrograms(joules, self.region),
@@ -212,13 +233,19 @@ class ModelRung:
         request = replace(request, max_output_tokens=least)
         return request, self._quote(request, prompt, expected)
 
-    def spend(self, completion: Completion) -> Spend:
+    def spend(self, completion: Completion, images: int = 0) -> Spend:
         """What a whole reply used.
+
+        Args:
+            completion: the reply.
+            images: how many the request carried; servers count them among the tokens alone.
 
         Raises:
             UsageError: its token counts cannot be.
         """
         usage = completion.usage
+        if images > usage.images:
+            usage = replace(usage, images=images)
         seconds = completion.timings.total_s
         # Checked before it is priced: what a server says of itself may be anything.
         Spend(calls=1, usage=usage, seconds=seconds)
@@ -228,11 +255,15 @@ class ModelRung:
             calls=1,
             usage=usage,
             seconds=seconds,
-            nano_usd=self.price.cost(usage, images=usage.images, audio_ms=usage.audio_ms),
+            nano_usd=self.price.cost(usage, images=self._sold_images(usage.images), audio_ms=usage.audio_ms),
             energy=energy,
             co2e=co2e(energy, self.region),
             estimated=int(usage.source in ("tokenizer", "estimate")),
         )
+
+    def _sold_images(self, images: int) -> int:
+        """How many images are paid for by the piece: none where the price names none, for they are prompt tokens."""
+        return images if any(tier.rates.image is not None for tier in self.price.in_force()) else 0
 
 
 def _measured(joules: MeasuredJoules) -> Energy:

@@ -14,8 +14,11 @@ from agentflow.budget.hold import Hold
 from agentflow.budget.ledger import Labels, Ledger, Opening
 from agentflow.budget.meter import Meter
 from agentflow.budget.spend import Quote
+from agentflow.cascade.cache import Reusing
+from agentflow.cascade.placement import Residency
 from agentflow.cascade.reply import Attempt
 from agentflow.cascade.rung import ModelRung
+from agentflow.cascade.services import Services
 from agentflow.cascade.warmth import Warmth
 from agentflow.errors import BudgetExceeded
 from agentflow.messages import Request
@@ -30,7 +33,9 @@ class CallScope:
     """Where a call's costs go: the meter node, the ledger, the key and labels under which it is recorded.
 
     ``final`` marks a last call, which may use what budgets keep for a landing. ``admission`` says how much of a
-    reply is held, ``warmth`` which prompts the chain's models have read lately.
+    reply is held, ``warmth`` which prompts the chain's models have read lately. ``repeats`` says that an earlier run
+    may have made the same calls. ``reuse`` is set when the call may be given a reply that an earlier one was given,
+    ``services`` is what it shares with other chains, ``residency`` where it may be served.
     """
 
     meter: Meter
@@ -41,6 +46,10 @@ class CallScope:
     final: bool = False
     admission: Admission = field(default_factory=Strict)
     warmth: Warmth = field(default_factory=Warmth)
+    reuse: Reusing | None = None
+    services: Services = field(default_factory=Services)
+    residency: Residency = ()
+    repeats: bool = True
 
     async def reserve(self, quote: Quote, key: str, labels: Labels) -> Hold | None:
         """Reserve what an attempt may cost, and record it; ask for more where the budget says so.

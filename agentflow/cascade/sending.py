@@ -63,6 +63,7 @@ async def send(sending: Sending, scope: CallScope, tell: Callable[[Delta], None]
 
     Raises:
         SendFailed: there is no reply.
+        UsageError: the backend cannot be asked that; nothing was sent.
         LedgerError: the reply could not be recorded.
     """
     rung, request, hold, key, turn = sending.rung, sending.request, sending.hold, sending.key, sending.turn
@@ -77,17 +78,20 @@ async def send(sending: Sending, scope: CallScope, tell: Callable[[Delta], None]
             tell = turn.watched(tell)
         try:
             async with asyncio.timeout(request.timeout_s):
-                completion = await rung.backend.complete(rung.model, request, tell)
-            spend = _believable_spend(rung, completion)
+                completion = await rung.backend.complete(rung.model, replace(request, key=key), tell)
+            spend = _believable_spend(rung, completion, len(request.images))
         except BaseException as error:
             seconds = asyncio.get_running_loop().time() - started
             failure = _backend_error(error, rung, request)
             if failure is not None:
                 turn.failed(failure, cut=request.timeout_s is not None and request.timeout_s < rung.timeout_s)
-            if failure is not None and not failure.sent:
+            # What cannot be asked was not: a file that is no model, a request that a replay does not have.
+            if isinstance(error, UsageError) or (failure is not None and not failure.sent):
                 sending.spend = Spend(seconds=seconds)
                 hold.release()
                 await scope.ledger.close(key, "released")
+                if failure is None:
+                    raise
                 raise SendFailed(failure) from error
             reply = min(request.max_output_tokens or rung.default_output, hold.quote.tokens)
             worst = sending.spend = Spend.at_worst(hold.quote, reply, seconds)
@@ -122,14 +126,14 @@ def _backend_error(error: BaseException, rung: ModelRung, request: Request) -> B
     return None
 
 
-def _believable_spend(rung: ModelRung, completion: Completion) -> Spend:
+def _believable_spend(rung: ModelRung, completion: Completion, images: int) -> Spend:
     """What a reply used; a server whose counts cannot be is charged for all that was held.
 
     Raises:
         BadReply: the reply's own figures cannot be.
     """
     try:
-        spend = rung.spend(completion)
+        spend = rung.spend(completion, images)
         Quote(*spend.amounts[:3], micrograms=spend.amounts[3])
         return spend
     except UsageError as error:

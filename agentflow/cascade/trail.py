@@ -65,6 +65,7 @@ class Trail:
             in_doubt=spend.in_doubt > 0,
             signal=signal,
             hedge=hedge,
+            site="" if isinstance(rung, CodeRung) else rung.site,
         )
         self.attempts.append(attempt)
         self._scope.observe(attempt)
@@ -94,6 +95,10 @@ class Trail:
         named = f"{rung.name}|{about}" if about else rung.name
         self._keys[named] += 1
         return f"{self._scope.key}|{self._keys[named]}|{named}"
+
+    def unused(self, rung: Rung, about: str = "") -> None:
+        """Give back the key that ``next_key`` gave last: the rung was not asked after all."""
+        self._keys[f"{rung.name}|{about}" if about else rung.name] -= 1
 
 
 def facts(attempt: Attempt) -> tracing.AttemptFacts:

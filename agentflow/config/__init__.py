@@ -6,6 +6,7 @@ the names of the variables that hold them. Each table has its file; ``settings``
 """
 
 from agentflow.config.cascades import CascadeSettings
+from agentflow.config.cassette import CassetteSettings
 from agentflow.config.jobs import JobSettings, JobStoreSettings, QueueSettings
 from agentflow.config.lanes import BreakerSettings, ConcurrencySettings, LaneSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, LimitSettings, TenantSettings
@@ -22,6 +23,7 @@ __all__ = [
     "BreakerSettings",
     "BudgetSettings",
     "CascadeSettings",
+    "CassetteSettings",
     "ConcurrencySettings",
     "EmbedderSettings",
     "EnergySettings",

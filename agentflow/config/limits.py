@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from agentflow.config.table import Table, VariableName
+from agentflow.config.table import Table, Tags, VariableName
 
 
 class LimitSettings(Table):
@@ -52,6 +52,8 @@ class TenantSettings(Table):
     """Of every month, UTC."""
     total: LimitSettings | None = None
     """For good."""
+    residency: Tags = ()
+    """Its calls are served in regions with one of these tags; anywhere when left out."""
 
 
 class LedgerSettings(Table):

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from agentflow.config.lanes import LaneSettings
-from agentflow.config.table import Address, Rate, Table, VariableName
+from agentflow.config.table import Address, HttpAddress, Rate, Table, Tags, VariableName
 
 
 class RateSettings(Table):
@@ -26,7 +26,7 @@ class RateSettings(Table):
     reasoning: Rate | None = None
     """A million reply tokens spent on thinking; the output price when left out."""
     image: Rate | None = None
-    """One image; calls with images are refused when left out."""
+    """One image, beside the prompt tokens that it is counted as; those alone when left out."""
     audio_second: Rate | None = None
     """One second of audio; calls with audio are refused when left out."""
     request: Rate | None = None
@@ -56,6 +56,27 @@ class PriceSettings(RateSettings):
         if len({tier.above for tier in tiers}) < len(tiers):
             raise ValueError("two tiers begin above the same number of tokens")
         return tiers
+
+
+class RegionSettings(Table):
+    """One region of a model; what is left out is as the model's own table says."""
+
+    base_url: Address = None
+    """Address of the server there, up to and including /v1."""
+    model: str = ""
+    """The backend's name of the model there."""
+    api_key_env: VariableName = None
+    """The NAME of the environment variable that holds the key."""
+    price: PriceSettings | None = None
+    """What it costs there."""
+    region: str | None = None
+    """Where its electricity comes from, by a code of agentflow.energy.grid."""
+    zone: str | None = None
+    """The region's name in your tables of hours; its code when left out."""
+    latency_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Seconds that the way there and a usual reply take."""
+    residency: Tags = ()
+    """Tags that residency rules name, such as ``eu``."""
 
 
 class EnergySettings(Table):
@@ -102,6 +123,9 @@ class ModelSettings(LaneSettings):
     """The backend's name of the model; the table's own name when left out."""
     base_url: Address = None
     """Address of the server, up to and including /v1."""
+    base_urls: tuple[HttpAddress, ...] = ()
+    """``openai``: instead of base_url, the addresses of several servers of this one model. A prompt goes to the one
+    that has read its beginning before, unless that one is much busier than another; dead ones are left out."""
     path: Path | None = None
     """``llamacpp``: the .gguf file."""
     api_key_env: VariableName = None
@@ -120,11 +144,19 @@ class ModelSettings(LaneSettings):
     """Hardware facts for joules."""
     region: str = "WORLD"
     """Where its electricity comes from, by a code of agentflow.energy.grid; for grams of CO2 equivalent."""
+    serves: tuple[Literal["text", "vision", "tools", "json", "logprobs"], ...] | None = None
+    """What it takes and gives. When left out: all of it, ``vision`` only if the model is known to take images."""
+    residency: Tags = ()
+    """Tags that residency rules name, such as ``eu``, of the one place where it runs."""
+    regions: dict[str, RegionSettings] = Field(default_factory=dict[str, RegionSettings])
+    """Places where it runs, by your own names, instead of one."""
     logprobs: bool = False
     """Ask for token probabilities, for confidence."""
     metrics: bool = False
     """``openai``: read the server's /metrics page around each call (vLLM, llama-server --metrics): its batch makes
     joules narrower."""
+    dialect: Literal["auto", "openai", "vllm", "llamacpp"] = "auto"
+    """``openai``: what the server adds to OpenAI's API. ``auto`` asks it, once a call would be sent otherwise."""
     stream: bool = True
     """Stream replies, so that time to first token is known."""
     retries: int = Field(default=2, ge=0, le=10)
@@ -136,11 +168,20 @@ class ModelSettings(LaneSettings):
     probe`` says which); else they are estimated from CPU seconds."""
     slots: int = Field(default=1, gt=0)
     """``llamacpp``: calls served side by side."""
+    gpu_layers: int | None = Field(default=None, ge=0)
+    """``llamacpp``: layers computed on a GPU; what fits when left out, where llama.cpp was built for one."""
 
     @model_validator(mode="after")
     def _has_its_place(self) -> ModelSettings:
-        if self.backend == "openai" and not self.base_url:
-            raise ValueError("backend 'openai' needs base_url")
+        if self.regions and (self.backend == "llamacpp" or self.base_urls):
+            raise ValueError("regions are of a model on a server, in place of base_urls")
+        everywhere = bool(self.regions) and all(region.base_url for region in self.regions.values())
+        if self.backend == "openai" and not (self.base_url or self.base_urls or everywhere):
+            raise ValueError("backend 'openai' needs base_url, or base_urls of several servers")
+        if self.base_urls and (self.base_url or self.backend != "openai"):
+            raise ValueError("base_urls are for backend 'openai', instead of base_url")
+        if len({address.rstrip("/") for address in self.base_urls}) < len(self.base_urls):
+            raise ValueError("base_urls names a server twice")
         if self.backend == "llamacpp" and self.path is None:
             raise ValueError("backend 'llamacpp' needs path, a .gguf file")
         if self.backend == "litellm" and not self.model:

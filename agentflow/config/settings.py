@@ -9,10 +9,14 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agentflow.config.cascades import CascadeSettings
+from agentflow.config.cassette import CassetteSettings
+from agentflow.config.distillation import DistillationSettings
 from agentflow.config.jobs import JobSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, TenantSettings
 from agentflow.config.models import ModelSettings
+from agentflow.config.placement import PlacementSettings
 from agentflow.config.research import ResearchSettings, SourceSettings
+from agentflow.config.reuse import ReuseSettings
 from agentflow.config.server import ServerSettings
 from agentflow.config.table import Table
 
@@ -60,12 +64,20 @@ class Settings(BaseSettings):
     """Limits of every job."""
     tenants: dict[str, TenantSettings] = Field(default_factory=dict[str, TenantSettings])
     """Tenants by name: whose budgets last longer than a job."""
+    cassette: CassetteSettings | None = None
+    """Runs recorded and replayed."""
     ledger: LedgerSettings = LedgerSettings()
     """Where attempts and accounts are recorded."""
     jobs: JobSettings = JobSettings()
     """Durable jobs."""
     stores: StoreSettings = StoreSettings()
     """Where things are kept."""
+    placement: PlacementSettings = PlacementSettings()
+    """Where and when calls are served."""
+    reuse: ReuseSettings = ReuseSettings()
+    """Replies that are given again."""
+    distillation: DistillationSettings = DistillationSettings()
+    """What a small model can learn from."""
     research: ResearchSettings = ResearchSettings()
     """The research job."""
     sources: SourceSettings = SourceSettings()

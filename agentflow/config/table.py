@@ -12,6 +12,8 @@ Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 # Dollars for a million tokens or for one of another unit.
 Rate = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+# Tags of residency, as in ("eu",).
+Tags = tuple[Annotated[str, Field(min_length=1)], ...]
 
 
 def _variable_name(value: str | None) -> str | None:
@@ -26,15 +28,16 @@ def _variable_name(value: str | None) -> str | None:
     return value
 
 
-def _address(value: str | None) -> str | None:
+def _address(value: str) -> str:
     """Accept http(s) addresses without a password in them."""
-    if value is not None and not re.match(r"https?://[^/?#@\s]+(?:[/?#]|$)", value):
+    if not re.match(r"https?://[^/?#@\s]+(?:[/?#]|$)", value):
         raise ValueError("must be an http:// or https:// address without a user or password in it")
     return value
 
 
 VariableName = Annotated[str | None, AfterValidator(_variable_name)]
-Address = Annotated[str | None, AfterValidator(_address)]
+HttpAddress = Annotated[str, AfterValidator(_address)]
+Address = HttpAddress | None
 
 
 class Table(BaseModel):

@@ -30,6 +30,8 @@ _BUSY_MS: Final = 30_000
 _WRITERS: Final = 4
 _CLASHES: Final = 5
 _READERS: Final = 3
+# A worker that is frozen in the middle of a transaction keeps its locks from all others for no longer than this.
+_FROZEN: Final = "set idle_in_transaction_session_timeout = '3s'"
 _AGAIN: Final = frozenset({"40001", "40P01"})
 # What a server says of an address that no waiting will mend.
 _NEVER: Final = ("does not exist", "authentication failed", "no pg_hba.conf entry")
@@ -127,9 +129,14 @@ class Database:
         return self._sa
 
     def _postgres_engine(self) -> sa.Engine:
-        return sa.create_engine(
-            self.url, pool_size=_WRITERS + _READERS, max_overflow=4, pool_pre_ping=False, connect_args=_KEEPALIVE
-        )
+        engine = sa.create_engine(self.url, pool_size=_WRITERS + _READERS, max_overflow=4, connect_args=_KEEPALIVE)
+
+        @event.listens_for(engine, "connect")
+        def prepare(connection: Any, _: object) -> None:  # pyright: ignore[reportUnusedFunction]
+            connection.execute(_FROZEN)
+            connection.commit()
+
+        return engine
 
     def _make(self, engine: sa.Engine) -> None:
         """Make the tables, or refuse those of another version."""

@@ -34,7 +34,7 @@ _NAME: Final = "agentflow"
 _WORKFLOW: Final = "agentflow.job"
 # Tickets of one version are taken by workers of the same; raise it when a ticket's meaning changes.
 _VERSION: Final = "agentflow-jobs-1"
-_POLL_S: Final = 0.1
+_POLL_S: Final = 0.25
 _THREADS: Final = 16
 
 
@@ -128,6 +128,7 @@ class DbosEngine:
         if self._file is None:
             config["system_database_url"] = self._database.address
             config["sys_db_pool_size"] = 8
+            config["sys_db_idle_transaction_timeout_sec"] = 3.0
         else:
             config["system_database_url"] = f"sqlite:///{self._file}"
             config["system_database_engine"] = _sqlite(self._file)

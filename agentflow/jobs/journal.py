@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from agentflow.errors import JobStoreError
 from agentflow.jobs.database import Database
-from agentflow.jobs.transitions import Fence, Happening, Progress, progress
+from agentflow.jobs.statements import Happening
+from agentflow.jobs.transitions import Fence, Progress, progress
 
 # Events gather for so long before they are written, and so long after a failure.
-_GATHER_S: Final = 0.01
+_GATHER_S: Final = 0.03
 _AGAIN_S: Final = 1.0
 
 

@@ -51,7 +51,7 @@ class JobContext:
         id: the job's.
         spec: what was asked.
         run: which run of the job this is, from 1.
-        runtime: rungs and prices; its ledger is this job's.
+        runtime: rungs and prices.
         meter: the job's node of the budget tree.
         store: where its files go.
         tell: where its events go.
@@ -94,7 +94,7 @@ class JobContext:
         if self.approved and self.plan is not None:
             return self.plan
         if self.plan != plan:
-            from agentflow.jobs.records import compact
+            from agentflow.jobs.statements import compact
 
             self.plan = plan
             self.tell("plan", {"plan": list(plan)}, {"plan": compact(list(plan))})

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -17,6 +18,9 @@ from agentflow.errors import JobStoreError
 from agentflow.jobs.database import Database, now_ms
 from agentflow.jobs.tables import job, worker
 from agentflow.jobs.transitions import lose
+
+# Within this time after a database has come back, every worker that lives has said so: it asks at least once a second.
+_BACK_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +118,8 @@ class Lease:
 
     @property
     def steady(self) -> bool:
-        """Whether it was given without a gap for two leases: one who was away cannot tell who else was."""
-        return self.holds and time.monotonic() > self._gap + 2 * self._lease_s
+        """Whether it was given without a gap for long enough that others, who lost the database too, are back."""
+        return self.holds and time.monotonic() > self._gap + max(_BACK_S, self._lease_s / 2)
 
     def start(self) -> None:
         """Give the word once, and go on giving it.

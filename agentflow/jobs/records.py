@@ -28,6 +28,7 @@ from agentflow.jobs.job import (
     JobView,
     QueueStatistics,
 )
+from agentflow.jobs.statements import row_of
 from agentflow.jobs.tables import artifact, event, job, worker
 
 Row = sa.Row[Any]
@@ -44,11 +45,6 @@ def moment(ms: int | None) -> datetime | None:
 def milliseconds(when: datetime) -> int:
     """A time as milliseconds since 1970."""
     return int(when.timestamp() * 1000)
-
-
-def compact(value: Any) -> str:
-    """JSON on one line."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 def view_of(row: Row) -> JobView:
@@ -85,11 +81,8 @@ def find(connection: sa.Connection, id: str, tenant: str | None, *, lock: bool =
     Raises:
         UnknownJob: there is none.
     """
-    query = sa.select(job).where(job.c.id == id)
-    if tenant is not None:
-        query = query.where(job.c.tenant == tenant)
-    row = connection.execute(query.with_for_update() if lock else query).first()
-    if row is None:
+    row = row_of(connection, id, lock=lock)
+    if row is None or (tenant is not None and row.tenant != tenant):
         raise UnknownJob(f"There is no job '{id[:80]}'. List those there are with: agentflow jobs list.")
     return row
 
@@ -137,6 +130,13 @@ def artifacts(connection: sa.Connection, id: str, name: str | None = None) -> li
         )
         for row in connection.execute(query)
     ]  # fmt: skip
+
+
+def ended_before(connection: sa.Connection, days: float, most: int) -> list[str]:
+    """Jobs that ended more than so many days ago, the oldest first."""
+    since = now_ms(connection) - int(days * 86_400_000)
+    query = sa.select(job.c.id).where(job.c.ended_ms < since).order_by(job.c.ended_ms).limit(most)
+    return list(connection.execute(query).scalars())
 
 
 def statistics(connection: sa.Connection) -> JobStatistics:

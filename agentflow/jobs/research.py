@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ async def run_research(
     ask: Ask | None = None,
     out: Path | None = None,
     observe: Callable[[Event, Meter], None] | None = None,
+    residency: Collection[str] | None = None,
 ) -> FinishedJob:
     """Run one research job to its end and keep it.
 
@@ -51,12 +52,13 @@ async def run_research(
         ask: asked when a call does not fit a budget with ``on_exceed="ask"``.
         out: the folder for this run; one named after the job in the configured place when None.
         observe: told of every event, with the job's node of the budget tree.
+        residency: every call of the job is served in regions with one of these tags.
 
     Raises:
         AgentflowError: the job could not be run; no folder is left behind.
     """
     job = new_job_id()
-    meter = await runtime.job(job, budget, tenant=tenant)
+    meter = await runtime.job(job, budget, tenant=tenant, residency=residency)
     meter.ask = ask
     folder = RunFolder(out) if out is not None else RunStore(runtime.settings.stores.runs).run(job)
     if folder.path.exists():

@@ -25,7 +25,8 @@ from agentflow.jobs.gate import GatedLedger, Passage
 from agentflow.jobs.job import JobBudget, JobFault, JobSpec, JobState, StopReason
 from agentflow.jobs.journal import Journal
 from agentflow.jobs.kinds import AwaitApproval, JobContext, Kind, Kinds, Outcome
-from agentflow.jobs.records import compact, spend_text
+from agentflow.jobs.records import spend_text
+from agentflow.jobs.statements import compact
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.transitions import Ending, Fence, Taken
 from agentflow.runtime import Runtime, budget_of
@@ -169,8 +170,10 @@ class Runner:
         if taken.earlier_run is not None:
             # Its calls may still be under way in a process that was only taken for dead.
             await self._runtime.ledger.take_over(fence.job, taken.earlier_run)
-        runtime = self._runtime.through(GatedLedger(self._runtime.ledger, self._passage, taken.tried_again_ms))
-        work.meter = meter = await runtime.job(fence.job, self.limits(spec, taken.budget), tenant=spec.tenant)
+        runtime = self._runtime
+        gated = GatedLedger(runtime.ledger, self._passage, taken.tried_again_ms)
+        limits = self.limits(spec, taken.budget)
+        work.meter = meter = await runtime.job(fence.job, limits, tenant=spec.tenant, ledger=gated)
         work.budget_changes = taken.budget_changes
 
         def tell(kind: str, data: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> None:
@@ -287,8 +290,12 @@ class Runner:
     async def _with_spend(self, work: AtWork, ending: Ending) -> Ending:
         if work.meter is None:
             return ending
-        entries = await self._runtime.ledger.entries(EntryFilter(job=work.fence.job))
-        spend, _ = spending.recorded(entries, work.meter.elapsed)
+        if work.taken is not None and work.taken.run == 1:
+            spend = spending.ended(work.meter.spent, work.meter.elapsed)
+        else:
+            # Of what earlier runs spent, the meter knows the amounts only.
+            entries = await self._runtime.ledger.entries(EntryFilter(job=work.fence.job))
+            spend = spending.recorded(entries, work.meter.elapsed)
         return Ending(
             ending.state, ending.stop_reason, ending.partial, ending.error, spend, ending.artifacts, ending.retry_ms
         )

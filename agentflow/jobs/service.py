@@ -20,6 +20,7 @@ from agentflow.budget.ledger import Ledger
 from agentflow.errors import JobFailed, JobStateConflict, UnknownJob
 from agentflow.jobs import records, transitions
 from agentflow.jobs.database import Database
+from agentflow.jobs.erasing import erase
 from agentflow.jobs.job import (
     Artifact,
     JobBudget,
@@ -236,14 +237,10 @@ class Jobs:
         Raises:
             JobStateConflict: it has not ended; cancel it first.
         """
-        # Files and replies first: while the row stands, whoever is interrupted here can delete the rest.
         view = await self.get(id, tenant=tenant)
         if not view.state.ended:
             raise JobStateConflict(f"The job '{id}' is {view.state}. Cancel it first, then delete it.")
-        await self._store.delete(id)
-        await self._ledger.erase(id)
-        with contextlib.suppress(UnknownJob):
-            await self._database.write(lambda c: transitions.delete(c, id, tenant))
+        await erase(self._database, self._store, self._ledger, id)
 
     async def statistics(self) -> JobStatistics:
         """Queues and workers at this moment."""

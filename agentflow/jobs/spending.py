@@ -22,13 +22,8 @@ def running(meter: Meter) -> JobSpend:
     )  # fmt: skip
 
 
-def recorded(entries: Iterable[Entry], seconds: float) -> tuple[JobSpend, Spend]:
-    """What the entries of a job add up to, with the bounds of its joules."""
-    tally = Tally()
-    for entry in entries:
-        if entry.spend is not None:
-            tally.add(entry.spend)
-    spent = tally.total()
+def ended(spent: Spend, seconds: float) -> JobSpend:
+    """What a job has spent in all, with the bounds of its joules."""
     energy = spent.energy
     known = energy.high > 0.0
     return JobSpend(
@@ -36,4 +31,13 @@ def recorded(entries: Iterable[Entry], seconds: float) -> tuple[JobSpend, Spend]
         joules_low=energy.low if known else None, joules_high=energy.high if known else None,
         provenance=energy.provenance if known else None, grams_co2e=spent.co2e.mean / MICRO,
         seconds=round(seconds, 3), in_doubt=spent.in_doubt,
-    ), spent  # fmt: skip
+    )  # fmt: skip
+
+
+def recorded(entries: Iterable[Entry], seconds: float) -> JobSpend:
+    """The same, from the entries of a job."""
+    tally = Tally()
+    for entry in entries:
+        if entry.spend is not None:
+            tally.add(entry.spend)
+    return ended(tally.total(), seconds)

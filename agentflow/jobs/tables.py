@@ -61,6 +61,7 @@ Index("agentflow_job_ticketed", job.c.queue, sqlite_where=text("ticketed_by is n
 Index("agentflow_job_worker", job.c.worker, sqlite_where=text("worker is not null"), postgresql_where=text("worker is not null"))  # fmt: skip  # noqa: E501
 Index("agentflow_job_listed", job.c.tenant, job.c.created_ms)
 Index("agentflow_job_created", job.c.created_ms)
+Index("agentflow_job_ended", job.c.ended_ms)
 Index("agentflow_job_dedup", job.c.tenant, job.c.dedup, unique=True, sqlite_where=text("dedup is not null"), postgresql_where=text("dedup is not null"))  # fmt: skip  # noqa: E501
 Index("agentflow_job_idempotency", job.c.tenant, job.c.idempotency, unique=True, sqlite_where=text("idempotency is not null"), postgresql_where=text("idempotency is not null"))  # fmt: skip  # noqa: E501
 

@@ -7,7 +7,6 @@ connection that breaks during a commit does not say whether it was made.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,15 +16,14 @@ import sqlalchemy as sa
 from agentflow.errors import JobStateConflict, KeyReused
 from agentflow.jobs.database import now_ms
 from agentflow.jobs.job import Artifact, JobBudget, JobFault, JobSpec, JobSpend, JobState, StopReason
-from agentflow.jobs.records import Row, compact, find, milliseconds, spend_text
+from agentflow.jobs.records import Row, find, milliseconds, spend_text
+from agentflow.jobs.statements import Happening, change, compact, row_of, was_written
 from agentflow.jobs.tables import artifact, event, job
 
 # A step of priority is worth so much waiting: a job of priority 5 is overtaken by one that has waited 5 minutes more.
 STEP_MS: Final = 60_000
 _WAITING: Final = (str(JobState.QUEUED), str(JobState.RECOVERING))
 _ENDED: Final = frozenset(str(state) for state in JobState if state.ended)
-
-Happening = tuple[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,7 @@ def submit(connection: sa.Connection, new: Submission) -> Row:
         there = connection.execute(sa.select(job).where(job.c.tenant == tenant, job.c.dedup == spec.dedup_key)).first()
         if there is not None:
             return there
-    written = connection.execute(sa.select(job).where(job.c.id == new.id)).first()
+    written = row_of(connection, new.id)
     if written is not None:
         return written
     now = now_ms(connection)
@@ -123,7 +121,9 @@ def submit(connection: sa.Connection, new: Submission) -> Row:
         )
     )  # fmt: skip
     tell(connection, new.id, 0, [("state", {"state": str(JobState.QUEUED), "kind": spec.kind, "query": spec.query})])
-    return find(connection, new.id, None)
+    submitted = row_of(connection, new.id)
+    assert submitted is not None
+    return submitted
 
 
 def take(connection: sa.Connection, fence: Fence, ledger_run: str) -> Taken | None:
@@ -138,11 +138,9 @@ def take(connection: sa.Connection, fence: Fence, ledger_run: str) -> Taken | No
     now, run = now_ms(connection), row.runs
     if not mine:
         run += 1
-        _set(
-            connection, fence.job, worker=fence.worker, ledger_run=ledger_run, state=str(JobState.PLANNING), runs=run,
-            started_ms=row.started_ms or now,
-        )  # fmt: skip
-        tell(connection, fence.job, run, [("state", {"state": str(JobState.PLANNING), "worker": fence.worker})])
+        told = ("state", {"state": str(JobState.PLANNING), "worker": fence.worker})
+        values = {"worker": fence.worker, "ledger_run": ledger_run, "state": str(JobState.PLANNING), "runs": run}
+        change(connection, fence.job, run, [told], {**values, "started_ms": row.started_ms or now})
     return Taken(
         fence, JobSpec.model_validate_json(row.spec), JobBudget.model_validate_json(row.budget), row.budget_changes,
         row.approved, row.plan, run, row.failures, row.ledger_run, row.tried_again_ms, row.deadline_ms, now,
@@ -157,17 +155,11 @@ def progress(connection: sa.Connection, all_of_it: Sequence[Progress]) -> set[st
     """
     fenced: set[str] = set()
     for one in sorted(all_of_it, key=lambda one: one.fence.job):
-        if _written(connection, one):
+        id, holds = one.fence.job, {"ticket": one.fence.ticket, "worker": one.fence.worker}
+        if one.happenings and was_written(connection, id, one.batch):
             continue
-        changes = dict(one.changes)
-        changes["events"] = job.c.events + len(one.happenings)
-        last = connection.execute(
-            job.update().where(*_holds(one.fence)).values(**changes).returning(job.c.events)
-        ).scalar()
-        if last is None:
-            fenced.add(one.fence.job)
-        elif one.happenings:
-            _insert(connection, one.fence.job, one.run, one.happenings, last, one.batch)
+        if not change(connection, id, one.run, one.happenings, one.changes, fence=holds, batch=one.batch):
+            fenced.add(id)
     return fenced
 
 
@@ -184,14 +176,14 @@ def finish(connection: sa.Connection, fence: Fence, run: int, ending: Ending) ->
         # Written before, by a commit whose answer was lost; or taken from this worker.
         return row.state == str(ending.state) and row.ended_ms is not None
     if ending.artifacts is not None:
-        connection.execute(artifact.delete().where(artifact.c.job == fence.job))
-        for one in ending.artifacts:
-            connection.execute(
-                artifact.insert().values(
-                    job=fence.job, name=one.name, role=one.role, media_type=one.media_type, size=one.size,
-                    sha256=one.sha256, facts=compact(dict(one.facts)),
-                )
-            )  # fmt: skip
+        if row.has_result:
+            connection.execute(artifact.delete().where(artifact.c.job == fence.job))
+        kept = [
+            {**one.model_dump(exclude={"facts"}), "job": fence.job, "facts": compact(dict(one.facts))}
+            for one in ending.artifacts
+        ]
+        if kept:
+            connection.execute(artifact.insert(), kept)
     has_result = row.has_result if ending.artifacts is None else bool(ending.artifacts)
     values: dict[str, Any] = {"has_result": has_result, "partial": ending.partial and has_result}
     if ending.spend is not None:
@@ -243,8 +235,7 @@ def stop(connection: sa.Connection, id: str, tenant: str | None) -> None:
         return
     if row.worker is not None:
         if row.wish is None:
-            _set(connection, id, wish="stop")
-            tell(connection, id, row.runs, [("note", {"note": "asked to finish early"})])
+            change(connection, id, row.runs, [("note", {"note": "asked to finish early"})], {"wish": "stop"})
         return
     _leave(connection, row, 0, JobState.COMPLETED, StopReason.STOPPED, partial=row.has_result)
 
@@ -293,18 +284,20 @@ def set_budget(connection: sa.Connection, id: str, tenant: str | None, budget: J
     row = find(connection, id, tenant, lock=True)
     if row.state in (str(JobState.COMPLETED), str(JobState.CANCELLED)):
         raise JobStateConflict(f"The job '{id}' is {row.state}: nothing more will be spent. Submit another one.")
-    _set(connection, id, budget=budget.model_dump_json(exclude_defaults=True), budget_changes=row.budget_changes + 1)
     limits = budget.model_dump(mode="json", exclude_none=True)
-    tell(connection, id, row.runs if row.worker else 0, [("budget", {"change": "limits", "limits": limits})])
+    values = {"budget": budget.model_dump_json(exclude_defaults=True), "budget_changes": row.budget_changes + 1}
+    told = ("budget", {"change": "limits", "limits": limits})
+    change(connection, id, row.runs if row.worker else 0, [told], values)
 
 
-def delete(connection: sa.Connection, id: str, tenant: str | None) -> None:
+def delete(connection: sa.Connection, id: str) -> None:
     """Remove every row of a job that has ended.
 
     Raises:
         JobStateConflict: it has not ended.
+        UnknownJob: there is none.
     """
-    row = find(connection, id, tenant, lock=True)
+    row = find(connection, id, None, lock=True)
     if row.state not in _ENDED:
         raise JobStateConflict(f"The job '{id}' is {row.state}. Cancel it first, then delete it.")
     for table in (artifact, event):
@@ -337,29 +330,7 @@ def expire(connection: sa.Connection, row: Row) -> None:
 
 def tell(connection: sa.Connection, id: str, run: int, happenings: Sequence[Happening]) -> None:
     """Append events to a job's log."""
-    last = connection.execute(
-        job.update().where(job.c.id == id).values(events=job.c.events + len(happenings)).returning(job.c.events)
-    ).scalar_one()
-    _insert(connection, id, run, happenings, last, secrets.token_hex(8))
-
-
-def _written(connection: sa.Connection, one: Progress) -> bool:
-    """Whether a commit whose answer was lost wrote it already; SQLite always answers."""
-    if connection.dialect.name == "sqlite" or not one.happenings:
-        return False
-    latest = sa.select(event.c.batch).where(event.c.job == one.fence.job).order_by(event.c.number.desc()).limit(50)
-    return one.batch in connection.execute(latest).scalars().all()
-
-
-def _insert(
-    connection: sa.Connection, id: str, run: int, happenings: Sequence[Happening], last: int, batch: str
-) -> None:
-    now, first = now_ms(connection), last - len(happenings) + 1
-    rows = [
-        {"number": first + place, "kind": kind, "data": compact(dict(data))}
-        for place, (kind, data) in enumerate(happenings)
-    ]
-    connection.execute(event.insert(), [{"job": id, "time_ms": now, "run": run, "batch": batch, **row} for row in rows])
+    change(connection, id, run, happenings)
 
 
 def _leave(
@@ -384,35 +355,31 @@ def _leave(
     if note is not None:
         told["note"] = note
     ended = str(state) in _ENDED
-    _set(
-        connection, row.id, state=str(state), worker=None, ticketed_by=None, ticketed_ms=None, wish=None,
-        stop_reason=None if stop_reason is None else str(stop_reason),
-        error=None if error is None else error.model_dump_json(),
-        dead_letter=error is not None and error.dead_letter,
-        ended_ms=now_ms(connection) if ended else None,
-        dedup=None if ended else row.dedup,
-        **values,
+    change(
+        connection, row.id, run, [("state", told)],
+        {
+            "state": str(state), "worker": None, "ticketed_by": None, "ticketed_ms": None, "wish": None,
+            "stop_reason": None if stop_reason is None else str(stop_reason),
+            "error": None if error is None else error.model_dump_json(),
+            "dead_letter": error is not None and error.dead_letter,
+            "ended_ms": now_ms(connection) if ended else None,
+            "dedup": None if ended else row.dedup,
+            **values,
+        },
     )  # fmt: skip
-    tell(connection, row.id, run, [("state", told)])
 
 
 def _queue(connection: sa.Connection, row: Row, **values: Any) -> None:
     now = now_ms(connection)
     priority = JobSpec.model_validate_json(row.spec).priority
-    _set(
-        connection, row.id, state=str(JobState.QUEUED), stop_reason=None, error=None, dead_letter=False, ended_ms=None,
-        next_ms=now, turn_ms=now - priority * STEP_MS, wish=None, **values,
+    change(
+        connection, row.id, 0, [("state", {"state": str(JobState.QUEUED)})],
+        {
+            "state": str(JobState.QUEUED), "stop_reason": None, "error": None, "dead_letter": False, "ended_ms": None,
+            "next_ms": now, "turn_ms": now - priority * STEP_MS, "wish": None, **values,
+        },
     )  # fmt: skip
-    tell(connection, row.id, 0, [("state", {"state": str(JobState.QUEUED)})])
-
-
-def _set(connection: sa.Connection, id: str, **values: Any) -> None:
-    connection.execute(job.update().where(job.c.id == id).values(**values))
 
 
 def _row(connection: sa.Connection, id: str) -> Row | None:
-    return connection.execute(sa.select(job).where(job.c.id == id).with_for_update()).first()
-
-
-def _holds(fence: Fence) -> tuple[sa.ColumnElement[bool], ...]:
-    return job.c.id == fence.job, job.c.ticket == fence.ticket, job.c.worker == fence.worker
+    return row_of(connection, id, lock=True)

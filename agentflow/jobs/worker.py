@@ -18,26 +18,29 @@ from typing import Final, Self
 
 import sqlalchemy as sa
 
-from agentflow.errors import JobStoreError
+from agentflow.errors import AgentflowError, JobStoreError
 from agentflow.jobs import leases, tickets, transitions
 from agentflow.jobs.database import Database, now_ms
 from agentflow.jobs.engine import Engine
+from agentflow.jobs.erasing import erase
 from agentflow.jobs.gate import Passage
 from agentflow.jobs.job import JobBudget
 from agentflow.jobs.journal import Journal
 from agentflow.jobs.kinds import Kinds
 from agentflow.jobs.leases import Lease, Post
-from agentflow.jobs.records import Row
+from agentflow.jobs.records import Row, ended_before
 from agentflow.jobs.runner import AtWork, End, Runner, Tries
+from agentflow.jobs.statements import anybody_waits, taken_by
 from agentflow.jobs.store.base import BlobStore
-from agentflow.jobs.tables import job
 from agentflow.jobs.tickets import QueueLimits
 from agentflow.jobs.transitions import Fence
 from agentflow.runtime import Runtime
 
 _LOG = logging.getLogger(__name__)
 _LOOK_S: Final = 0.2
-_HAND_OUT_S: Final = 0.1
+_HAND_OUT_S: Final = 0.2
+_RETIRE_S: Final = 600.0
+_RETIRED_AT_ONCE: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class Worker:
         self._database = database
         self._engine = engine
         self._store = store
+        self._ledger = runtime.ledger
         self._options = options
         self._lease = Lease(
             database, Post(self.id, options.queues, options.slots), options.lease_s, self._taken_for_dead
@@ -106,7 +110,7 @@ class Worker:
         self._started = False
         self._idle = asyncio.Event()
         self._done: list[str] = []
-        self._nudged = asyncio.Event()
+        self._nudged, self._retiring = asyncio.Event(), asyncio.Event()
         self._mine_since: set[str] = set()
 
     async def start(self) -> None:
@@ -127,7 +131,14 @@ class Worker:
     async def work(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for loop in (self._journal.write(), self._hand_out(), self._look(), self._bury(), self._forget()):
+            for loop in (
+                self._journal.write(),
+                self._hand_out(),
+                self._look(),
+                self._bury(),
+                self._forget(),
+                self._retire(),
+            ):
                 group.create_task(loop)
 
     async def serve(self, until: asyncio.Event) -> None:
@@ -141,6 +152,10 @@ class Worker:
     def nudge(self) -> None:
         """A job was submitted in this process: hand out tickets now."""
         self._nudged.set()
+
+    def retire_now(self) -> None:
+        """Look now, not in a few minutes, for jobs whose time is over."""
+        self._retiring.set()
 
     async def drain(self) -> None:
         """Take no more jobs, let running calls end, and hand the jobs to other workers. ``work`` must still run."""
@@ -205,7 +220,7 @@ class Worker:
         while True:
             self._nudged.clear()
             try:
-                if not self._draining:
+                if not self._draining and await self._database.read(anybody_waits):
                     written = await self._database.write(lambda c: tickets.hand_out(c, self.id, options.limits))
                     await self._engine.enqueue(written)
             except JobStoreError as error:
@@ -252,7 +267,7 @@ class Worker:
                 _LOG.warning("%s Job %s is freed later.", error, row.id)
 
     def _wanted(self, connection: sa.Connection) -> tuple[Sequence[Row], int]:
-        return connection.execute(sa.select(job).where(job.c.worker == self.id)).all(), now_ms(connection)
+        return taken_by(connection, self.id), now_ms(connection)
 
     async def _bury(self) -> None:
         """Free the jobs of workers that are gone."""
@@ -276,6 +291,21 @@ class Worker:
             except JobStoreError as error:
                 _LOG.warning("%s Done tickets are dropped later.", error)
                 self._done += done
+
+    async def _retire(self) -> None:
+        """Delete jobs that ended longer ago than they are kept, a hundred at a time."""
+        days = self._options.keep_days
+        while days is not None:
+            try:
+                old = await self._database.read(lambda c: ended_before(c, days, _RETIRED_AT_ONCE))
+                for id in old:
+                    await erase(self._database, self._store, self._ledger, id)
+            except AgentflowError as error:
+                _LOG.warning("%s Old jobs are deleted later.", error)
+                old = []
+            if len(old) < _RETIRED_AT_ONCE:
+                await _either(self._retiring, _RETIRE_S)
+            self._retiring.clear()
 
     def _fenced(self, jobs: set[str]) -> None:
         for id in jobs:

@@ -59,11 +59,12 @@ def heuristic_plan(task: Planning) -> Answer:
 
 def planning_request(instructions: str, task: Planning) -> Request:
     """What a model is asked."""
+    # What is the same for every question stands first: servers cache the longest prefix that prompts share.
     ask = (
         f"Split the question into at most {task.most} sub-questions that can be looked up apart. "
-        "A question that has one part stays whole. Use the question's own words for names and terms.\n\n"
-        f"Question: {task.question}\n\n"
-        'Answer with JSON only: {"sub_questions": ["..."]}'
+        "A question that has one part stays whole. Use the question's own words for names and terms.\n"
+        'Answer with JSON only: {"sub_questions": ["..."]}\n\n'
+        f"Question: {task.question}"
     )
     return Request((Message("system", instructions), Message("user", ask)), inputs=task, max_output_tokens=400)
 

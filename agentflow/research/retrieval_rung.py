@@ -8,6 +8,7 @@ from dataclasses import replace
 from agentflow.budget.prices import Price
 from agentflow.budget.spend import Quote
 from agentflow.cascade.rung import Answer, CodeRung
+from agentflow.cascade.semantic_cache import LONGEST
 from agentflow.config import EmbedderSettings, ResearchSettings
 from agentflow.messages import TokenUsage
 from agentflow.research.embedders import (
@@ -61,6 +62,25 @@ def _endpoint_rung(
     # A token has at least two characters in any text that is worth searching.
     most = CANDIDATES * settings.chunk_chars // 2
     rung = runtime.code_rung(f"BM25 + {embedder.name}", search, max_cpu_s=_SEARCH_CPU_S)
+    return replace(rung, worst=Quote(tokens=most, nano_usd=price.ceiling(most, 0)))
+
+
+def embedding_rung(runtime: Runtime, facts: EmbedderSettings, embedder: Embedder) -> CodeRung:
+    """What turns one question into the bytes of its vector, metered like any search."""
+    price = Price.per_million(facts.price or "0", "0", source="agentflow.toml")
+    counter = TokenCounter.for_model(facts.model)
+    remote = facts.kind == "openai"
+
+    async def embed(question: str) -> Answer:
+        counted = _Counted(embedder, counter)
+        vectors = await counted.embed([question])
+        tokens = counted.tokens if remote else 0
+        usage = TokenUsage(input=tokens, source="tokenizer" if counter.exact else "estimate")
+        return Answer(vectors[0].tobytes(), usage=usage, nano_usd=price.cost(usage))
+
+    rung = runtime.code_rung(f"embedding by {embedder.name}", embed, max_cpu_s=_EMBED_CPU_S)
+    # A token a character is more than any tokenizer makes of text; a few bytes of other scripts make several.
+    most = LONGEST * 4 if remote else 0
     return replace(rung, worst=Quote(tokens=most, nano_usd=price.ceiling(most, 0)))
 
 

@@ -22,13 +22,19 @@ _USD = [1e-6 * 10**n for n in range(8)]
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    """The instruments of one meter provider, in seconds, tokens, dollars and joules."""
+    """The instruments of one meter provider, in seconds, tokens, dollars and joules.
+
+    ``prompt_cache`` counts prompt tokens by whether the provider read them from its cache, ``reuse`` the calls that
+    looked for an earlier reply by whether there was one: the share of hits is a division of two series.
+    """
 
     duration: Histogram
     first_chunk: Histogram
     tokens: Histogram
     cost: Histogram
     energy: Counter
+    prompt_cache: Counter
+    reuse: Counter
 
 
 @functools.cache
@@ -41,4 +47,6 @@ def instruments() -> Instruments:
         meter.create_histogram(semconv.METRIC_TOKENS, unit="{token}", explicit_bucket_boundaries_advisory=_TOKENS),
         meter.create_histogram(semconv.METRIC_COST, unit="USD", explicit_bucket_boundaries_advisory=_USD),
         meter.create_counter(semconv.METRIC_ENERGY, unit="J"),
+        meter.create_counter(semconv.METRIC_PROMPT_CACHE, unit="{token}"),
+        meter.create_counter(semconv.METRIC_REUSE, unit="{call}"),
     )

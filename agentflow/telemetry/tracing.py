@@ -8,6 +8,7 @@ the names, ``metrics`` the instruments, ``export`` sends both out.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Generator, Mapping
@@ -25,6 +26,8 @@ from opentelemetry.trace import (
     SpanKind,
     Status,
     StatusCode,
+    Tracer,
+    TracerProvider,
 )
 
 from agentflow.messages import Completion, Message, Request
@@ -231,9 +234,6 @@ def retrieval_span(source: str, top_k: int) -> Generator[WorkSpan]:
 def code_span(rung: str, *, number: int) -> Generator[AttemptSpan]:
     """The span of an attempt on a code rung."""
     labels = {names.RUNG_NAME: rung, names.RUNG_KIND: "code"}
-    if not _recorded():
-        yield AttemptSpan(INVALID_SPAN, labels)
-        return
     attributes = {**labels, **_place(number)}
     with _span(f"code {rung}", SpanKind.INTERNAL, attributes, finished=False) as span:
         yield AttemptSpan(span, labels)
@@ -256,17 +256,25 @@ def _chat_span(facts: ModelFacts, request: Request, number: int, labels: Mapping
         yield AttemptSpan(span, labels)
 
 
+def reuse_looked_up(cascade: str, *, hit: bool) -> None:
+    """A call that may be given an earlier reply has looked for one."""
+    instruments().reuse.add(1, {names.CASCADE_NAME: cascade, names.CACHE_HIT: hit})
+    trace.get_current_span().set_attribute(names.CACHE_HIT, hit)
+
+
 @contextmanager
 def _span(name: str, kind: SpanKind, attributes: Mapping[str, Any], *, finished: bool = True) -> Generator[Span]:
     """A current span whose status is always said: viewers take an unset one for success.
 
     With ``finished`` false its user sets OK; an exception, a cancellation included, is an error either way.
     """
+    if not _recorded():
+        yield INVALID_SPAN
+        return
     job = _job.get()
     if job is not None:
         attributes = {names.CONVERSATION_ID: job, **attributes}
-    tracer = trace.get_tracer(names.SCOPE)
-    with tracer.start_as_current_span(
+    with _tracer(trace.get_tracer_provider()).start_as_current_span(
         name, kind=kind, attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as span:
         try:
@@ -277,6 +285,12 @@ def _span(name: str, kind: SpanKind, attributes: Mapping[str, Any], *, finished:
             raise
         if finished:
             span.set_status(Status(StatusCode.OK))
+
+
+@functools.lru_cache(maxsize=2)
+def _tracer(provider: TracerProvider) -> Tracer:
+    """The provider's tracer, kept: the SDK makes a new one each time it is asked, which costs more than a span."""
+    return provider.get_tracer(names.SCOPE)
 
 
 _UNSEEN = nullcontext(WorkSpan(INVALID_SPAN))
@@ -342,6 +356,8 @@ def _measure_reply(completion: Completion, labels: Mapping[str, Any]) -> None:
     if usage.source != "estimate":
         meter.tokens.record(usage.input, {**labels, names.TOKEN_TYPE: "input"})
         meter.tokens.record(usage.output, {**labels, names.TOKEN_TYPE: "output"})
+        meter.prompt_cache.add(usage.cached_input, {**labels, names.CACHE_HIT: True})
+        meter.prompt_cache.add(usage.input - usage.cached_input, {**labels, names.CACHE_HIT: False})
 
 
 def _message(message: Message) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
 import pytest
 
-from agentflow.backends.openai_http import OpenAIBackend
+from agentflow.backends.openai_http import OpenAIBackend, request_id
 from agentflow.errors import (
     BackendError,
     BackendUnavailable,
@@ -14,7 +15,7 @@ from agentflow.errors import (
     ContextOverflow,
     RequestRejected,
 )
-from agentflow.messages import Message, OutputSchema, Request, ToolCall, ToolSpec
+from agentflow.messages import Image, Message, OutputSchema, Request, ToolCall, ToolSpec
 from agentflow.tokens import TokenCounter
 from tests.servers.openai_server import ScriptedServer
 
@@ -141,3 +142,95 @@ async def test_a_server_that_is_not_there_is_told_in_one_line() -> None:
     assert not raised.value.sent
     assert not (await backend.probe()).reachable
     await backend.aclose()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_several_tool_calls_come_in_pieces_and_are_told_apart(
+    scripted_server: ScriptedServer, stream: bool
+) -> None:
+    calls = [
+        {"id": f"c{n}", "type": "function", "function": {"name": f"tool{n}", "arguments": json.dumps({"long": n * 11})}}
+        for n in range(3)
+    ]
+    completion = await ask(scripted_server, {"tool_calls": calls, "finish_reason": "tool_calls"}, stream=stream)
+    expected = [ToolCall(f"c{n}", f"tool{n}", json.dumps({"long": n * 11})) for n in range(3)]
+    assert list(completion.tool_calls) == expected
+
+
+async def test_tool_calls_without_an_index_are_told_apart_by_their_ids(scripted_server: ScriptedServer) -> None:
+    def chunk(id: str | None, name: str, arguments: str) -> str:
+        call = {"function": {"name": name, "arguments": arguments}} | ({"id": id} if id else {})
+        return f"data: {json.dumps({'choices': [{'delta': {'tool_calls': [call]}}]})}\n\n"
+
+    end = 'data: {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]}\n\ndata: [DONE]\n\n'
+    sse = chunk("a", "one", "{}") + chunk("b", "two", "{") + chunk("b", "", "}") + end
+    completion = await ask(scripted_server, {"sse": sse})
+    assert completion.tool_calls == (ToolCall("a", "one", "{}"), ToolCall("b", "two", "{}"))
+
+
+async def test_the_results_of_tools_and_pictures_are_sent(scripted_server: ScriptedServer) -> None:
+    picture = Image(b"\x89PNG", "image/png", 1, 1, "high")
+    request = Request(
+        (
+            Message("user", "what is it?", images=(picture, Image(b"GIF", "image/gif", 1, 1))),
+            Message("assistant", "", tool_calls=(ToolCall("c1", "look_up", "{}"),)),
+            Message("tool", "a cat", tool_call_id="c1"),
+        ),
+        timeout_s=20,
+    )
+    await ask(scripted_server, {"text": "a cat"}, request)
+    user, assistant, tool = scripted_server.requests()[0]["body"]["messages"]
+    assert user["content"] == [
+        {"type": "text", "text": "what is it?"},
+        {
+            "type": "image_url",
+            "image_url": {"url": f"data:image/png;base64,{base64.b64encode(picture.data).decode()}", "detail": "high"},
+        },
+        {"type": "image_url", "image_url": {"url": "data:image/gif;base64,R0lG"}},
+    ]
+    assert assistant["tool_calls"][0] == {
+        "id": "c1", "type": "function", "function": {"name": "look_up", "arguments": "{}"},
+    }  # fmt: skip
+    assert (tool["tool_call_id"], tool["content"]) == ("c1", "a cat")
+
+
+@pytest.mark.parametrize(
+    ("details", "timings", "cached", "written"),
+    [
+        ({"cached_tokens": 60, "created_cache_tokens": 32}, {}, 60, 32),
+        ({}, {"cache_n": 48}, 48, 0),
+        ({"cached_tokens": 900}, {}, 100, 0),
+        ({"cached_tokens": -1, "created_cache_tokens": "all"}, {"cache_n": "many"}, 0, 0),
+    ],
+)
+async def test_what_the_prefix_cache_spared_is_read_in_every_dialect(
+    scripted_server: ScriptedServer, details: dict[str, Any], timings: dict[str, Any], cached: int, written: int
+) -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 2, "prompt_tokens_details": details}
+    completion = await ask(scripted_server, {"text": "hi", "usage": usage, "extra": {"timings": timings}})
+    assert (completion.usage.cached_input, completion.usage.cache_write) == (cached, written)
+
+
+async def test_the_server_is_told_a_digest_of_the_attempts_key(scripted_server: ScriptedServer) -> None:
+    key = "tenant Ada/chain|1|small"
+    await ask(scripted_server, {"text": "hi"}, Request(ASK.messages, key=key, timeout_s=20))
+    headers = {name.lower(): value for name, value in scripted_server.requests()[0]["headers"].items()}
+    sent = headers["x-request-id"]
+    assert sent == request_id(key)
+    assert "Ada" not in sent
+
+
+async def test_a_stream_that_is_done_is_not_waited_for(scripted_server: ScriptedServer) -> None:
+    completion = await ask(scripted_server, {"text": "hi", "lingering": True})
+    assert completion.text == "hi"
+
+
+async def test_a_reply_that_the_server_broke_off_is_none(scripted_server: ScriptedServer) -> None:
+    with pytest.raises(BackendError, match="broke off"):
+        await ask(scripted_server, {"text": "hal", "finish_reason": "abort"})
+
+
+@pytest.mark.parametrize("joules", [-1, "many", True, float("nan"), 1e300])
+async def test_joules_that_cannot_be_are_not_believed(scripted_server: ScriptedServer, joules: Any) -> None:
+    completion = await ask(scripted_server, {"text": "hi", "extra": {"energy_joules": joules}}, stream=False)
+    assert completion.reported_joules is None

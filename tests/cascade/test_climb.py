@@ -49,6 +49,8 @@ async def test_side_by_side_the_first_good_reply_ends_the_others(scripted_server
     assert (reply.text, reply.rung) == ("early", "quick")
     # The one that was left may have cost something: nobody can know.
     assert it.spend.in_doubt == 1
+    assert [(a.rung, a.outcome) for a in reply.attempts] == [("quick", "accepted"), ("slow", "cancelled")]
+    assert reply.attempts[1].reason == "another attempt replied first"
     assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
 
 

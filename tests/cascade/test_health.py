@@ -96,9 +96,22 @@ def test_calls_from_before_it_opened_neither_end_the_probe_nor_lengthen_the_wait
 
 
 def test_a_server_that_says_when_to_come_back_is_left_alone_until_then() -> None:
-    breaker = Breaker(BreakerLimits(failures=1, open_s=5, longest_s=60), Clock())
+    breaker = Breaker(BreakerLimits(failures=5, open_s=5, longest_s=60), Clock())
+    breaker.failed(rest_s=2)
+    assert (breaker.health, breaker.retry_s) == ("open", 2)
     breaker.failed(rest_s=20)
     assert breaker.retry_s == 20
+    breaker.failed(rest_s=1e9)
+    assert breaker.retry_s == 60, "it cannot shut itself out for ever"
+
+
+def test_of_several_probes_that_fail_only_the_first_lengthens_the_wait() -> None:
+    breaker = opened(Clock(), open_s=5)
+    for _ in range(10):
+        assert breaker.admit(anyway=True)
+    for _ in range(10):
+        breaker.failed(probe=True)
+    assert breaker.retry_s == 10
 
 
 def test_with_nothing_else_left_an_open_circuit_is_tried_all_the_same() -> None:

@@ -8,20 +8,23 @@ from collections.abc import Callable
 
 import pytest
 
+from agentflow.backends.openai_http import OpenAIBackend
 from agentflow.budget.budget import Budget
 from agentflow.budget.ledger import EntryFilter, MemoryLedger
 from agentflow.budget.meter import Meter
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.concurrency import ConcurrencyLimits
 from agentflow.cascade.hedging import HedgeLimits, Hedges, Race
-from agentflow.cascade.lane import LaneLimits
+from agentflow.cascade.lane import Lane, LaneLimits
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.rung import ModelRung
 from agentflow.chain import Chain
+from agentflow.energy.profiles import RemotePrior
 from agentflow.errors import BackendUnavailable, CallFailed
 from agentflow.messages import Delta, Message, Request
 from benchmarks.hedging import Load, Strategy, simulate
-from tests.cascade.simulated import Simulated, chain, nothing_is_held, replies, simulated
+from tests.cascade.simulated import COUNTER, PRICE, Simulated, chain, nothing_is_held, replies, simulated
+from tests.servers.openai_server import ScriptedServer
 from tests.virtual_time import now, run
 
 HEDGED = LaneLimits(hedge=HedgeLimits(share=0.5))
@@ -276,3 +279,22 @@ def test_a_fixed_delay_without_cap_and_cancellation_collapses() -> None:
     assert collapsed.p50 > 20 * plain.p50
     # The same delay with the cap and cancellation does no harm.
     assert simulate(long, Strategy(delay=plain.p90, share=0.05)).p95 < plain.p95
+
+
+async def test_over_a_real_server_the_loser_is_hung_up_on(scripted_server: ScriptedServer) -> None:
+    scripted_server.script({"small": [{"text": "late", "gate": "never"}, {"text": "early"}]})
+    backend = OpenAIBackend(scripted_server.url, COUNTER.usage, retries=0)
+    lane = Lane(LaneLimits(hedge=HedgeLimits(share=0.5)))
+    assert lane.hedges is not None
+    for _ in range(20):
+        lane.hedges.called()
+        lane.hedges.saw(0.01)
+    rung = ModelRung("small", backend, "small", PRICE, RemotePrior(), COUNTER, lane=lane)
+    it = Chain(Meter("chain"), Cascade("test", (rung,), Policy()), MemoryLedger())
+    reply = await it.call("Who?")
+    assert (reply.text, lane.state().hedges_won) == ("early", 1)
+    assert {(a.outcome, a.hedge) for a in reply.attempts} == {("cancelled", False), ("accepted", True)}
+    while not await asyncio.to_thread(scripted_server.disconnects):
+        pass
+    await nothing_is_held(it)
+    await backend.aclose()

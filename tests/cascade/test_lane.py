@@ -7,6 +7,7 @@ import random
 from collections import Counter
 
 import pytest
+from pydantic import ValidationError
 
 from agentflow.budget.budget import Budget
 from agentflow.cascade.concurrency import ConcurrencyLimits
@@ -14,9 +15,21 @@ from agentflow.cascade.health import BreakerLimits
 from agentflow.cascade.hedging import HedgeLimits
 from agentflow.cascade.lane import Lane, LaneLimits, NoTurn
 from agentflow.cascade.rates import RateLimits
-from agentflow.errors import BackendTimeout, BackendUnavailable, BudgetExceeded, CallFailed, RequestRejected
+from agentflow.cascade.rung import ModelRung
+from agentflow.config import Settings
+from agentflow.errors import (
+    BackendTimeout,
+    BackendUnavailable,
+    BudgetExceeded,
+    CallFailed,
+    RequestRejected,
+    UnprofiledModel,
+)
+from agentflow.runtime import Runtime
 from tests.cascade.simulated import Simulated, chain, nothing_is_held, replies, simulated
 from tests.virtual_time import now, run
+
+SERVER = {"backend": "openai", "base_url": "http://127.0.0.1:1/v1", "price": {"input": 0, "output": 0}}
 
 
 def busy(**more: float) -> BackendUnavailable:
@@ -86,8 +99,7 @@ def test_a_fault_of_the_request_says_nothing_of_the_models_health() -> None:
 def test_a_server_that_says_when_to_come_back_is_left_alone_until_then() -> None:
     async def story() -> None:
         small, large = Simulated(replies(busy(retry_after_s=50), 1.0)), Simulated(replies(1.0))
-        limits = LaneLimits(breaker=BreakerLimits(failures=1, open_s=1))
-        it = chain(simulated("small", small, limits), simulated("large", large))
+        it = chain(simulated("small", small), simulated("large", large))
         await it.call("Who?")
         await asyncio.sleep(40)
         assert (await it.call("Who?")).rung == "large"
@@ -267,3 +279,48 @@ def test_whatever_fails_times_out_or_is_cancelled_everything_is_given_back(seed:
         await nothing_is_held(crowd.chain)
 
     run(story())
+
+
+def test_a_models_table_says_what_its_lane_keeps_to() -> None:
+    settings = Settings.model_validate(
+        {
+            "models": {
+                "eu": {**SERVER, "hedge": True, "hedge_with": "us", "hedge_share": 0.02, "requests_per_minute": 60},
+                "us": {**SERVER, "hedge_with": "eu", "concurrency": {"least": 2, "most": 4, "start": 9}},
+            },
+            "cascades": {"quick": {"rungs": ["eu"], "timeout_s": 3.0}},
+        }
+    )
+    runtime = Runtime(settings)
+    cascade = runtime.cascade("quick")
+    eu = cascade.rungs[0]
+    assert isinstance(eu, ModelRung) and eu.hedge_with is not None
+    assert eu.lane.hedges is not None and eu.lane.hedges.limits.share == 0.02
+    assert eu.hedge_with.lane is runtime.rung("us").lane, "one lane for each model, whoever asks it"
+    assert runtime.rung("us").lane.hedges is None
+    assert {name: (lane.limit, lane.health) for name, lane in runtime.lanes.items()} == {
+        "eu": (None, "closed"),
+        "us": (4, "closed"),
+    }
+    assert cascade.timeout_s == 3.0
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({**SERVER, "hedge_with": "other"}, "models.m.hedge_with: 'other' is not another model: none"),
+        ({**SERVER, "hedge_with": "m"}, "models.m.hedge_with: 'm' is not another model: none"),
+        ({"backend": "llamacpp", "path": "x.gguf", "hedge": True}, "hedge needs hedge_with here"),
+        ({**SERVER, "concurrency": {"least": 9, "most": 3}}, "least, 9, is more than most, 3"),
+    ],
+)
+def test_a_lane_that_cannot_be_is_refused(model: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Settings.model_validate({"models": {"m": model}})
+
+
+def test_joules_cannot_be_limited_where_hedges_go_to_unknown_hardware() -> None:
+    models = {"known": {**SERVER, "hedge": True, "hedge_with": "unknown", "energy": {}}, "unknown": SERVER}
+    runtime = Runtime(Settings.model_validate({"models": models, "cascades": {"default": {"rungs": ["known"]}}}))
+    with pytest.raises(UnprofiledModel, match="behind 'unknown'"):
+        runtime.chain("it", budget=Budget(joules=10))

@@ -156,7 +156,7 @@ def test_litellm_serves_the_job_through_its_own_backend(here: Path, scripted_ser
 
 def test_llama_cpp_in_process_is_asked_and_a_model_too_small_for_it_leaves_the_answer_to_code(here: Path) -> None:
     (here / "agentflow.toml").write_text(
-        f'[models.tiny]\nbackend = "llamacpp"\npath = "{RUNGS / "large.gguf"}"\ncontext = 256\ndefault_output = 16\n'
+        f'[models.tiny]\nbackend = "llamacpp"\npath = "{RUNGS / "large.gguf"}"\ncontext = 2048\ndefault_output = 16\n'
     )
     (here / "tides.md").write_text("# Tides\n\nThe tide in the Bay of Fundy rises by 16 metres.\n")
     done = run("research", "How high does the tide in the Bay of Fundy rise?", "tides.md", "--json")

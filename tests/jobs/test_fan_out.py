@@ -15,6 +15,7 @@ import pytest
 
 from agentflow.budget.budget import Budget
 from agentflow.budget.ledger.sqlite import sqlite_ledger
+from agentflow.chain import Chain
 from agentflow.config import load_settings
 from agentflow.runtime import Runtime
 from tests.jobs.places import make_place
@@ -88,7 +89,7 @@ async def test_our_journal_gives_every_branch_its_own_answers(tmp_path: Path, co
         chains = {f"branch-{n}": runtime.chain(f"branch-{n}", parent=job) for n in range(BRANCHES)}
         asked = 0
 
-        async def ask(branch: str, question: str) -> str:
+        async def ask(branch: str, question: str, run: int = run, chains: dict[str, Chain] = chains) -> str:
             nonlocal asked
             asked += 1
             if run == 0 and asked == BRANCHES * STEPS:

@@ -113,6 +113,7 @@ async def test_durable_jobs_refuse_a_ledger_that_would_forget(place: Place) -> N
         open_worker(settings, Runtime(settings))
 
 
+@pytest.mark.timeout(150)
 async def test_jobs_wait_for_a_database_that_restarts_and_go_on(
     postgres_place: Place, postgres: PostgresServer, counting: CountingServer
 ) -> None:

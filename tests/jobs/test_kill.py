@@ -21,7 +21,9 @@ from tests.jobs.test_states import said
 from tests.jobs.workers import Workers
 from tests.servers.counting import CountingServer
 
-KILLS = 6
+KILLS = 3
+# Processes start and die here; a machine that is busy with other things needs its time.
+pytestmark = pytest.mark.timeout(150)
 
 
 @pytest.fixture
@@ -67,21 +69,25 @@ async def ended(jobs: Jobs, ids: dict[str, str]) -> None:
         await until(jobs, id, JobState.COMPLETED, JobState.FAILED, seconds=45)
 
 
-async def test_kills_at_random_moments_lose_nothing(any_place: Place, workers: Workers, counting: CountingServer) -> None:
+async def test_kills_at_random_moments_lose_nothing(
+    any_place: Place, workers: Workers, counting: CountingServer
+) -> None:
     chance = random.Random(7)
-    counting.settings(delay=0.01)
-    any_place.folder.joinpath("kills").touch()
+    counting.settings(delay=0.02)
     async with any_place.jobs() as jobs:
         ids: dict[str, str] = {}
         budget = JobBudget(calls=200)
-        for number in range(6):
+        for number in range(4):
             query = f"{any_place.folder.name}-{any_place.settings.jobs.kind}-{number}"
-            ids[(await jobs.submit(calls_of(query, pause=0.05, budget=budget))).id] = query
+            ids[(await jobs.submit(calls_of(query, pause=0.02, budget=budget))).id] = query
         for _ in range(KILLS):
             pid = workers.start("--slots", "4")
-            # Long enough to have begun, short enough not to be done.
-            await asyncio.sleep(0.3 + 0.7 * chance.random())
-            workers.end(pid)
+            enough = await asyncio.to_thread(counting.total) + chance.randint(1, 18)
+            async with asyncio.timeout(20):
+                while await asyncio.to_thread(counting.total) < enough:
+                    await asyncio.sleep(0.003)
+            await asyncio.sleep(0.02 * chance.random())
+            await asyncio.to_thread(workers.end, pid)
         workers.start("--slots", "4")
         await ended(jobs, ids)
         await all_is_well(any_place, jobs, ids, counting, 4, 5)
@@ -132,11 +138,8 @@ async def takeover(jobs: Jobs, id: str, old: str | None) -> JobView:
     return view
 
 
-@pytest.mark.parametrize("count", [2, 4])
-async def test_jobs_of_a_killed_worker_go_on_elsewhere(
-    postgres_place: Place, counting: CountingServer, count: int
-) -> None:
-    place = postgres_place
+async def test_jobs_of_a_killed_worker_go_on_elsewhere(postgres_place: Place, counting: CountingServer) -> None:
+    place, count = postgres_place, 4
     counting.settings(delay=0.02)
     with Workers(place.folder, place.environment) as workers:
         async with place.jobs() as jobs:
@@ -155,9 +158,7 @@ async def test_jobs_of_a_killed_worker_go_on_elsewhere(
             assert sum([(await jobs.get(id)).recoveries for id in ids]) >= 1
 
 
-async def test_a_worker_that_slept_through_its_lease_is_fenced(
-    postgres_place: Place, counting: CountingServer
-) -> None:
+async def test_a_worker_that_slept_through_its_lease_is_fenced(postgres_place: Place, counting: CountingServer) -> None:
     place, query = postgres_place, postgres_place.folder.name
     counting.shut(f"{query} 0.1")
     with Workers(place.folder, place.environment) as workers:

@@ -22,12 +22,12 @@ from tests.jobs.places import Place, at_work, until
 
 
 async def hand_out(
-    database: Database, limits: QueueLimits = QueueLimits(), slots: int = 100, me: str = "me"
+    database: Database, limits: QueueLimits | None = None, slots: int = 100, me: str = "me"
 ) -> list[str]:
     """Ids of the jobs that may start, in the order in which they got their tickets."""
     post = Post(me, ("default",), slots)
     await database.write(lambda c: leases.beat(c, post, first=False, draining=False))
-    written = await database.write(lambda c: tickets.hand_out(c, me, {}, limits))
+    written = await database.write(lambda c: tickets.hand_out(c, me, {}, limits or QueueLimits()))
     return [ticket.job for ticket in written]
 
 
@@ -145,9 +145,7 @@ async def test_nobody_writes_past_a_fence(any_place: Place) -> None:
         told = [transitions.Progress(old, 1, [("note", {"note": "from the dead"})], batch="b")]
         assert await database.write(lambda c: transitions.progress(c, told)) == {one.id}
         assert not await database.write(lambda c: transitions.hand_back(c, old, 1, "late"))
-        assert not await database.write(
-            lambda c: transitions.finish(c, old, 1, transitions.Ending(JobState.COMPLETED))
-        )
+        assert not await database.write(lambda c: transitions.finish(c, old, 1, transitions.Ending(JobState.COMPLETED)))
         assert await database.write(lambda c: transitions.take(c, old, "run")) is None
         events = [event async for event in jobs.events(one.id, follow=False)]
         assert "from the dead" not in str(events)

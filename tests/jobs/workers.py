@@ -91,7 +91,7 @@ def main() -> None:
 if __name__ == "__main__":
     import dbos  # noqa: F401 - so that no worker imports it
     import psycopg  # noqa: F401
-    import sqlalchemy.dialects.postgresql  # noqa: F401
+    import sqlalchemy.dialects.postgresql
     import sqlalchemy.dialects.sqlite  # noqa: F401
 
     import agentflow.cli.worker

@@ -7,6 +7,7 @@ or wait at a gate.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import urllib.request
@@ -18,7 +19,7 @@ from aiohttp import web
 from tests.servers.openai_server import ServerProcess
 
 COUNTS: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
-STATE: dict[str, Any] = {"delay": 0.0, "gates": {}, "fail": 0}
+STATE: dict[str, Any] = {"delay": 0.0, "gates": {}, "fail": 0, "came": 0}
 
 
 def answer(prompt: str) -> str:
@@ -29,6 +30,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     body = await request.json()
     prompt = body["messages"][-1]["content"]
     COUNTS[prompt][0] += 1
+    STATE["came"] += 1
     if STATE["fail"] > 0:
         STATE["fail"] -= 1
         return web.json_response({"error": {"message": "broken"}}, status=500)
@@ -42,14 +44,19 @@ async def chat(request: web.Request) -> web.StreamResponse:
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
     reply = {"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
     response = web.json_response(reply)
-    await response.prepare(request)
-    await response.write_eof()
-    COUNTS[prompt][1] += 1
+    with contextlib.suppress(ConnectionError):
+        await response.prepare(request)
+        await response.write_eof()
+        COUNTS[prompt][1] += 1
     return response
 
 
 async def counts(_: web.Request) -> web.Response:
     return web.json_response(COUNTS)
+
+
+async def total(_: web.Request) -> web.Response:
+    return web.json_response(STATE["came"])
 
 
 async def settings(request: web.Request) -> web.Response:
@@ -71,6 +78,7 @@ async def serve() -> None:
     app = web.Application(client_max_size=64_000_000)
     app.router.add_post("/v1/chat/completions", chat)
     app.router.add_get("/counts", counts)
+    app.router.add_get("/total", total)
     app.router.add_post("/settings", settings)
     app.router.add_put("/gate", shut_gate)
     app.router.add_post("/gate", open_gate)
@@ -93,6 +101,11 @@ class CountingServer:
         with urllib.request.urlopen(f"{self._process.address}/counts", timeout=10) as reply:
             found: dict[str, list[int]] = json.load(reply)
         return {prompt: (came, sent) for prompt, (came, sent) in found.items() if prompt.startswith(prefix)}
+
+    def total(self) -> int:
+        """How many calls came so far, of whoever."""
+        with urllib.request.urlopen(f"{self._process.address}/total", timeout=10) as reply:
+            return int(json.load(reply))
 
     def settings(self, **values: Any) -> None:
         """``delay`` in seconds of every reply, ``fail`` so many of the next."""

@@ -14,6 +14,14 @@ A script gives each model a list of steps, used in order; the last one repeats. 
     delay                      seconds before the reply; for benchmarks: a test opens a gate instead
     drop_after                 close the connection after so many chunks
     garbage                    these bytes instead of a reply
+    sse                        this text as the stream, byte for byte
+    long_line                  a stream whose first line has so many bytes
+    model                      the name that the reply says it is of
+    whole                      the whole reply at once, though a stream was asked for
+    lingering                  after [DONE] the stream stays open until the test releases the gate "end"
+
+``/t/<id>/pages`` takes pages by their path (``/props``, ``/version``, ``/metrics``, ``/v1/models``), as text or JSON;
+null is a page that never comes.
 """
 
 from __future__ import annotations
@@ -38,6 +46,8 @@ class Namespace:
     steps: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     gates: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    pages: dict[str, Any] = field(default_factory=dict)
+    visits: list[str] = field(default_factory=list)
     disconnects: int = 0
 
     def step(self, model: str) -> dict[str, Any]:
@@ -89,14 +99,22 @@ async def chat(request: web.Request) -> web.StreamResponse:
             )
         if "garbage" in step:
             return web.Response(body=step["garbage"].encode(), content_type="application/json")
-        return await (stream if body.get("stream") else whole)(request, body, step)
+        if "sse" in step or "long_line" in step:
+            return await raw_stream(request, step)
+        return await (stream if body.get("stream") and not step.get("whole") else whole)(request, body, step)
     except (asyncio.CancelledError, ConnectionResetError):
         space.disconnects += 1
         raise
 
 
 def envelope(body: dict[str, Any], step: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": body["model"], **more}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": step.get("model", body["model"]),
+        **more,
+    }
 
 
 def usage_of(body: dict[str, Any], step: dict[str, Any], text: str) -> dict[str, Any] | None:
@@ -104,7 +122,7 @@ def usage_of(body: dict[str, Any], step: dict[str, Any], text: str) -> dict[str,
         return None
     if "usage" in step:
         return step["usage"]
-    prompt = sum(len(m["content"]) for m in body["messages"]) // 4 + 1
+    prompt = sum(len(json.dumps(m["content"])) - 2 for m in body["messages"]) // 4 + 1
     reply = len(text) // 4 + 1
     return {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}
 
@@ -139,9 +157,9 @@ async def stream(request: web.Request, body: dict[str, Any], step: dict[str, Any
 
     text = text_of(step, body)
     parts = [text[i : i + 40] for i in range(0, len(text), 40)] or [""]
-    if "tool_calls" in step:
-        calls = [dict(call, index=i) for i, call in enumerate(step["tool_calls"])]
-        await send(choices=[{"index": 0, "delta": {"tool_calls": calls}, "finish_reason": None}])
+    for number, call in enumerate(step.get("tool_calls", [])):
+        for piece in call_pieces(number, call):
+            await send(choices=[{"index": 0, "delta": {"tool_calls": [piece]}, "finish_reason": None}])
     for number, part in enumerate(parts):
         if step.get("drop_after") == number:
             request.transport.abort() if request.transport else None
@@ -157,6 +175,27 @@ async def stream(request: web.Request, body: dict[str, Any], step: dict[str, Any
     if usage and (body.get("stream_options") or {}).get("include_usage"):
         await send(choices=[], usage=usage, **step.get("extra", {}))
     await response.write(b"data: [DONE]\n\n")
+    if step.get("lingering"):
+        await SPACES[request.match_info["space"]].gates["end"].wait()
+    return response
+
+
+def call_pieces(number: int, call: dict[str, Any]) -> list[dict[str, Any]]:
+    """A tool call as servers stream it: its name first, then its arguments a few characters at a time."""
+    arguments = call["function"]["arguments"]
+    head = {**call, "index": number, "function": {"name": call["function"]["name"], "arguments": ""}}
+    pieces = [arguments[i : i + 3] for i in range(0, len(arguments), 3)]
+    return [head, *({"index": number, "function": {"arguments": piece}} for piece in pieces)]
+
+
+async def raw_stream(request: web.Request, step: dict[str, Any]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    if "long_line" in step:
+        await response.write(b"data: ")
+        for _ in range(step["long_line"] // 50_000):
+            await response.write(b"x" * 50_000)
+    await response.write(step.get("sse", "\n\n").encode())
     return response
 
 
@@ -165,9 +204,26 @@ async def script(request: web.Request) -> web.Response:
     return web.json_response({})
 
 
+async def set_pages(request: web.Request) -> web.Response:
+    SPACES[request.match_info["space"]].pages = await request.json()
+    return web.json_response({})
+
+
+async def page(request: web.Request) -> web.StreamResponse:
+    space = SPACES[request.match_info["space"]]
+    path = f"/{request.match_info['page']}"
+    space.visits.append(path)
+    if path not in space.pages:
+        return await models(request) if path == "/v1/models" else web.Response(status=404)
+    found = space.pages[path]
+    if found is None:
+        await asyncio.Event().wait()
+    return web.Response(text=found) if isinstance(found, str) else web.json_response(found)
+
+
 async def requests(request: web.Request) -> web.Response:
     space = SPACES[request.match_info["space"]]
-    return web.json_response({"requests": space.requests, "disconnects": space.disconnects})
+    return web.json_response({"requests": space.requests, "disconnects": space.disconnects, "visits": space.visits})
 
 
 async def release(request: web.Request) -> web.Response:
@@ -186,7 +242,8 @@ async def serve() -> None:
     app.router.add_get("/t/{space}/requests", requests)
     app.router.add_post("/t/{space}/release/{gate}", release)
     app.router.add_post("/t/{space}/v1/chat/completions", chat)
-    app.router.add_get("/t/{space}/v1/models", models)
+    app.router.add_post("/t/{space}/pages", set_pages)
+    app.router.add_get("/t/{space}/{page:v1/models|props|version|metrics}", page)
     runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -220,6 +277,12 @@ class ScriptedServer:
 
     def script(self, steps: dict[str, list[dict[str, Any]]]) -> None:
         self._post("script", steps)
+
+    def pages(self, pages: dict[str, Any]) -> None:
+        self._post("pages", pages)
+
+    def visits(self) -> list[str]:
+        return self._get()["visits"]
 
     def requests(self) -> list[dict[str, Any]]:
         return self._get()["requests"]

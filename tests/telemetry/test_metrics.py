@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agentflow.errors import BackendTimeout
 from agentflow.telemetry import semconv as names
 from agentflow.telemetry import tracing
@@ -23,6 +25,22 @@ def test_a_reply_is_measured_in_every_currency(recorded: Recorded) -> None:
     assert points[names.METRIC_COST][0].sum == 0.0025
     (energy,) = points[names.METRIC_ENERGY]
     assert (energy.value, dict(energy.attributes)) == (3.0, {**REPLY, names.ENERGY_SOURCE: "modelled"})
+
+
+def test_prompt_tokens_are_counted_by_whether_the_provider_had_them_cached(recorded: Recorded) -> None:
+    reply = completion()
+    reply = replace(reply, usage=replace(reply.usage, input=100, cached_input=60))
+    with tracing.chat_span(REMOTE, ASK, number=1) as span:
+        span.finish(facts(), reply)
+    points = {p.attributes[names.CACHE_HIT]: p.value for p in recorded.points()[names.METRIC_PROMPT_CACHE]}
+    assert points == {True: 60, False: 40}
+
+
+def test_calls_that_look_for_an_earlier_reply_are_counted(recorded: Recorded) -> None:
+    for hit in (True, True, False):
+        tracing.reuse_looked_up("default", hit=hit)
+    points = {p.attributes[names.CACHE_HIT]: p.value for p in recorded.points()[names.METRIC_REUSE]}
+    assert points == {True: 2, False: 1}
 
 
 def test_a_failure_is_measured_under_its_type(recorded: Recorded) -> None:

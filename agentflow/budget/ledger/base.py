@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from agentflow.budget.account import Account
 from agentflow.budget.currency import Limits
@@ -17,6 +17,8 @@ from agentflow.messages import Completion
 
 State = Literal["held", "settled", "released", "in_doubt", "reconciled"]
 AccountLimits = tuple[tuple[str, Limits], ...]
+# The kind of an entry whose call was answered by a reply that an earlier one was given: it cost nothing.
+REUSE: Final = "reuse"
 
 
 @dataclass(frozen=True, slots=True)

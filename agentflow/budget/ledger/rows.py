@@ -88,7 +88,7 @@ def opened_row(entry: Entry) -> tuple[Any, ...]:
 def closed_row(entry: Entry) -> tuple[Any, ...]:
     """The columns of ``CLOSED``."""
     spend = entry.spend
-    reply = None if entry.completion is None else _reply_text(entry.completion)
+    reply = None if entry.completion is None else reply_text(entry.completion)
     rest = (entry.first_token_s, entry.outcome, entry.score, entry.replays, entry.note, reply)
     if spend is None:
         return (entry.state, entry.closed_ms, *(None,) * 23, *rest)
@@ -119,7 +119,7 @@ def entry_of(row: Sequence[Any]) -> Entry:
             tuple(json.loads(get["accounts"])), Labels(*(get[name] for name in _LABELS)),
             cast("State", get["state"]), get["run"], get["token"], get["opened_ms"], get["closed_ms"],
             _spend(get), get["first_token_s"],
-            None if get.get("reply") is None else _completion(json.loads(get["reply"])),
+            None if get.get("reply") is None else reply_of(get["reply"]),
             get["outcome"], get["score"], get["replays"], get["note"],
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, UsageError) as error:
@@ -206,7 +206,8 @@ def _energy_text(energy: Energy) -> str:
     return f"[{_list_text(energy.assumed)},{median},{float(energy.coverage)!r},{basis}]"
 
 
-def _reply_text(completion: Completion) -> str:
+def reply_text(completion: Completion) -> str:
+    """A completion as JSON text."""
     usage, timings = completion.usage, completion.timings
     # By hand, because copying every value first, as asdict does, takes longer than all the rest of a settle.
     data = {
@@ -219,7 +220,9 @@ def _reply_text(completion: Completion) -> str:
     return _ENCODER.encode(data)
 
 
-def _completion(data: dict[str, Any]) -> Completion:
+def reply_of(text: str) -> Completion:
+    """A completion from what ``reply_text`` wrote."""
+    data: dict[str, Any] = json.loads(text)
     logprobs = data["logprobs"]
     data["usage"] = TokenUsage(**data["usage"])
     data["timings"] = Timings(**data["timings"])
@@ -228,4 +231,5 @@ def _completion(data: dict[str, Any]) -> Completion:
         assumed = tuple(data["measured"].pop("assumed"))
         data["measured"] = MeasuredJoules(**data["measured"], assumed=assumed)
     data["logprobs"] = None if logprobs is None else tuple(logprobs)
+    data["ignored"] = tuple(data.get("ignored", ()))
     return Completion(**data)

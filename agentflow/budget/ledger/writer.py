@@ -10,6 +10,7 @@ import contextlib
 import os
 import queue
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
@@ -18,6 +19,8 @@ from agentflow.budget.ledger.operations import Operation, Result
 from agentflow.errors import AgentflowError, LedgerError
 
 _MOST: Final = 256
+# How long an operation that nobody waits for may wait for others to share its commit.
+_PATIENCE_S: Final = 0.02
 Value = TypeVar("Value")
 
 
@@ -74,7 +77,7 @@ class Writer:
         return self._wait(function)
 
     def post(self, work: Operation | Callable[[], Any]) -> None:
-        """Queue an operation or a function without waiting for it."""
+        """Queue an operation or a function without waiting for it. An operation shares a commit, if one is near."""
         self._put((work, None))
 
     async def aclose(self) -> None:
@@ -127,9 +130,12 @@ class Writer:
     def _gather(self) -> list[_Item]:
         """Everything that is queued, up to the item that ends the thread."""
         items = [self._queue.get()]
+        until = time.monotonic() + _PATIENCE_S
+        patient = True
         while len(items) < _MOST and items[-1][0] is not None:
+            patient = patient and _can_wait(items[-1]) and time.monotonic() < until
             try:
-                items.append(self._queue.get_nowait())
+                items.append(self._queue.get(block=patient, timeout=_PATIENCE_S))
             except queue.Empty:
                 break
         return items
@@ -158,6 +164,11 @@ class Writer:
             result = _failure(error)
         if future is not None:
             _deliver([(future, result)])
+
+
+def _can_wait(item: _Item) -> bool:
+    work, future = item
+    return future is None and not callable(work)
 
 
 def _failure(error: Exception) -> AgentflowError:

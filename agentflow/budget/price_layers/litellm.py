@@ -47,6 +47,12 @@ def find(name: str, sellers: tuple[str, ...]) -> Price | None:
     return None
 
 
+def row_of(model: str) -> Mapping[str, Any]:
+    """What the map says of a model, by its whole id or the last part of it; empty when it is not there."""
+    rows = _map()
+    return rows.get(model) or rows.get(model.rsplit("/", 1)[-1]) or {}
+
+
 def _sold_by(row: Mapping[str, Any], sellers: tuple[str, ...]) -> bool:
     """Whether a row without a seller in its key is of one of these: ``vertex_ai-language-models`` is vertex_ai's."""
     said = str(row.get("litellm_provider", ""))

@@ -88,12 +88,14 @@ class Seen:
     Args:
         rung: its place in the cascade.
         verdict: what the checks said; ``confidence`` is the calibrated signal, None when it was not read.
+        signal: its confidence before calibration, which learned estimators read; None: the same as ``confidence``.
         answer: the reply in a form in which equal answers are equal (``confidence.answer_key``); None: none given.
     """
 
     rung: int
     verdict: Verdict
     answer: str | None = None
+    signal: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ fixed order decides, and the reason says so. Imports state and fixed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from agentflow.cascade.routing.fixed import FixedOrder
@@ -50,7 +50,8 @@ class ExpectedUtility:
         """The step of the greatest expected utility, or the end."""
         known = None if self.estimator is None else self.estimator.served(state)
         if self.estimator is None or known is None:
-            return self.fallback.choose(state)
+            decision = self.fallback.choose(state)
+            return replace(decision, reason=f"{decision.reason} (nothing is learned of this yet: fixed order)")
         place, chance = known
         best: Try | Probe | None = None
         most, gain_of_best, price_of_best = 0.0, 0.0, 0.0

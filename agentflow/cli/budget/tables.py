@@ -111,8 +111,7 @@ def _notes(total: ReportLine) -> Iterator[str]:
         yield f"Overruns: {format_amount('calls', spent.overruns)} came back dearer than held."
     if spent.estimated:
         yield f"Estimated: tokens of {format_amount('calls', spent.estimated)} are our own count."
-    if total.replays:
-        yield f"Replays: {total.replays:,} replies given again from the ledger, at no cost."
+    yield from _unpaid(total)
     if released := total.attempts.get("released", 0):
         yield f"Released: {released:,} attempts that were not sent, at no cost."
     if holding := total.attempts.get("held", 0):
@@ -121,6 +120,13 @@ def _notes(total: ReportLine) -> Iterator[str]:
             f"Still held for {holding:,} attempts: {tokens:,} tokens, {format_usd(nano_usd)}, "
             f"{format_joules(microjoules / MICRO)}."
         )
+
+
+def _unpaid(total: ReportLine) -> Iterator[str]:
+    if total.replays:
+        yield f"Replays: {total.replays:,} replies given again from the ledger, at no cost."
+    if total.reused:
+        yield f"Reused: {total.reused:,} calls answered by the reply of an earlier one, at no cost."
 
 
 def _of(which: EntryFilter) -> str:
