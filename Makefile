@@ -67,7 +67,10 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.answers
 	$(BIN)/python -m benchmarks.energy
 	$(BIN)/python -m benchmarks.meter
+	$(BIN)/python -m benchmarks.hedging
+	$(BIN)/python -m benchmarks.lanes
 	$(BIN)/python -m benchmarks.call
+	$(BIN)/python -m benchmarks.cascade
 
 $(VENV)/peers.stamp: benchmarks/peers/requirements.txt | $(BIN)/python
 	$(BIN)/python -m venv --clear $(VENV)/peers

@@ -34,6 +34,10 @@ LIST_PRICES = {
     "qwen2.5-72b-instruct": (0.9, 0.9),
     "gpt-4o": (2.5, 10.0),
 }
+_COLUMNS = (
+    "dataset", "split", "query_id", "query", "model", "score", "cost_usd", "in_tokens", "out_tokens", "latency_ms",
+    "confidence", "answer",
+)  # fmt: skip
 # Less than this is rounding, not a self-check, dollars.
 _NO_CHECK = 1e-9
 
@@ -91,34 +95,43 @@ def load(path: Path, *, joules: bool = False) -> Outcomes:
         path: a parquet file; embeddings are read from ``minilm_emb.npz`` beside it, where it lies.
         joules: costs are joules instead of dollars.
     """
-    import pandas as pd
+    from pyarrow import parquet
 
-    rows = pd.read_parquet(path)
-    rows = rows[rows["split"] == "test"]
-    order = rows.groupby("model")["cost_usd"].mean().sort_values(kind="stable").index
+    columns: dict[str, Any] = {
+        name: column.to_numpy(zero_copy_only=False)
+        for name, column in zip(_COLUMNS, parquet.read_table(path, columns=list(_COLUMNS)).columns, strict=True)
+    }
+    kept = columns["split"] == "test"
+    columns = {name: column[kept] for name, column in columns.items()}
+    ids, row = np.unique(columns["query_id"].astype(str), return_inverse=True)
+    names, place = np.unique(columns["model"].astype(str), return_inverse=True)
+    if len(row) != len(ids) * len(names):
+        raise SystemExit(f"{path}: every model must have answered every question of the test split once.")
 
-    def matrix(column: str) -> Any:
-        return rows.pivot(index="query_id", columns="model", values=column).sort_index()[order]
+    def matrix(name: str, kind: Any = float) -> Any:
+        found = np.empty((len(ids), len(names)), kind)
+        found[row, place] = columns[name]
+        return found[:, order] if order is not None else found
 
-    score = matrix("score")
-    ids = score.index.to_numpy().astype(str)
-    first = rows.drop_duplicates("query_id").set_index("query_id").loc[ids]
-    confidence = matrix("confidence").to_numpy(float).copy()
+    order: Any = None
+    order = np.argsort(matrix("cost_usd").mean(axis=0), kind="stable")
+    models = tuple(str(name) for name in names[order])
+    confidence = matrix("confidence")
     for column in confidence.T:
         column[~np.isfinite(column)] = column[np.isfinite(column)].min()
-    models = tuple(str(m) for m in order)
-    tokens = np.stack([matrix("in_tokens").to_numpy(float), matrix("out_tokens").to_numpy(float)])
-    answer, check = _split(models, matrix("cost_usd").to_numpy(float), tokens)
+    tokens = np.stack([matrix("in_tokens"), matrix("out_tokens")])
+    answer, check = _split(models, matrix("cost_usd"), tokens)
+    own_signal = check.max(axis=1) > 0
     if joules:
         answer, check = _joules(models, tokens, check)
-    texts = matrix("answer").to_numpy()
-    options = first["query"].str.contains("\nA: ").to_numpy()
+    query = matrix("query", object)[:, 0].astype(str)
+    letters = ["\nA: " in text for text in query.tolist()]
+    answers = matrix("answer", object).tolist()
     return Outcomes(
-        models, ids, first["dataset"].to_numpy().astype(str), first["query"].to_numpy().astype(str),
-        score.to_numpy(float), answer, check, matrix("latency_ms").to_numpy(float), confidence,
-        np.array([_numbered(row, letter=bool(o)) for row, o in zip(texts, options, strict=True)]),
-        _embeddings(path.parent / "minilm_emb.npz", ids, first["query"].to_numpy()),
-        check.max(axis=1) > 0, tokens[0].min(axis=1),
+        models, ids, matrix("dataset", object)[:, 0].astype(str), query, matrix("score"), answer, check,
+        matrix("latency_ms"), confidence,
+        np.array([_numbered(row, letter=letter) for row, letter in zip(answers, letters, strict=True)]),
+        _embeddings(path.parent / "minilm_emb.npz", ids, query), own_signal, tokens[0].min(axis=1),
     )  # fmt: skip
 
 
@@ -168,6 +181,6 @@ def _embeddings(path: Path, ids: Any, queries: Any) -> Floats:
     from sklearn.feature_extraction.text import HashingVectorizer
     from sklearn.preprocessing import normalize
 
-    counts = HashingVectorizer(n_features=2**16, ngram_range=(1, 2)).transform(queries)
+    counts = HashingVectorizer(n_features=2**12).transform(queries)
     found: Floats = normalize(TruncatedSVD(128, random_state=0).fit_transform(counts))
     return found

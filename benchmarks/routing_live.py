@@ -29,18 +29,24 @@ RUNGS = Path(__file__).parents[1] / "tests/fixtures/rungs"
 NAMES = ("small", "medium", "large")
 # The chance of being right from which a reply is taken; chosen on the calibration additions alone.
 THRESHOLDS = tuple(share / 100 for share in range(50, 100, 2))
-CALIBRATE, ASKED = 300, 500
+CALIBRATE, ASKED, BLOCK = 300, 500, 10
 
 
 @dataclass(frozen=True)
 class Run:
-    """Additions answered: the share that was right, and what they took."""
+    """Additions answered: how many, how many of them right, and what they took."""
 
-    accuracy: float
+    problems: int
+    right: int
     served: Counter[str]
     asked: Counter[str]
     joules: float
     seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """The share that was right."""
+        return self.right / self.problems
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ async def answer(runtime: Runtime, cascade: Cascade, problems: Problems) -> tupl
             if signal is not None:
                 labels.append(Labelled(reply.rung, TASK, signal, good))
         spent = chain.spend
-    return Run(right / len(problems), served, asked, spent.energy.mean, spent.seconds), labels
+    return Run(len(problems), right, served, asked, spent.energy.mean, spent.seconds), labels
 
 
 async def live() -> Live:
@@ -117,13 +123,30 @@ async def live() -> Live:
             _, truths[name] = await answer(runtime, alone[name], additions(CALIBRATE, seed=1))
         calibration = Calibration.learn(label for labels in truths.values() for label in labels)
         accept = threshold(truths, calibration)
-        problems = additions(ASKED, seed=2)
         climbing = Cascade("live", tuple(rungs.values()), Policy(accept, repairs=0, calibration=calibration))
-        whole, _ = await answer(runtime, climbing, problems)
-        singles = {name: (await answer(runtime, alone[name], problems))[0] for name in NAMES}
+        whole, *singles = await in_turns(runtime, [climbing, *alone.values()], additions(ASKED, seed=2))
     finally:
         await runtime.aclose()
-    return Live(whole, singles, accept, calibration)
+    return Live(whole, dict(zip(NAMES, singles, strict=True)), accept, calibration)
+
+
+async def in_turns(runtime: Runtime, cascades: Sequence[Cascade], problems: Problems) -> list[Run]:
+    """Ask every cascade everything, a few problems at a time: what else the machine does then slows all alike."""
+    runs: list[list[Run]] = [[] for _ in cascades]
+    for first in range(0, len(problems), BLOCK):
+        for made, cascade in zip(runs, cascades, strict=True):
+            made.append((await answer(runtime, cascade, problems[first : first + BLOCK]))[0])
+    return [
+        Run(
+            len(problems),
+            sum(run.right for run in made),
+            sum((run.served for run in made), Counter()),
+            sum((run.asked for run in made), Counter()),
+            sum(run.joules for run in made),
+            sum(run.seconds for run in made),
+        )
+        for made in runs
+    ]
 
 
 def threshold(truths: Mapping[str, Sequence[Labelled]], calibration: Calibration) -> float:

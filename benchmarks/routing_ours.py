@@ -119,13 +119,13 @@ class Learned:
         nothing = np.zeros_like(outcomes.score)
         about = np.empty((len(outcomes.ids), 0))
         if self.tasks:
-            length = np.log1p(np.char.str_len(outcomes.query).astype(float))[:, None]
+            length = np.log1p(outcomes.prompt)[:, None]
             about = np.hstack([length, length**2, one_of(list(outcomes.benchmark), self.tasks)])
         return Evidence(np.exp(np.minimum(outcomes.confidence, 0.0)), outcomes.answers, about, nothing, nothing)
 
 
 class _Prices:
-    """What answer, signal and waiting are expected to take: a power of the question's length, right in the mean."""
+    """What answer, signal and waiting are expected to take: a power of the prompt's tokens, right in the mean."""
 
     def __init__(self, train: Outcomes) -> None:
         self._fits = [self._fit(train, y) for y in (train.answer_cost, train.check_cost, train.latency)]
@@ -142,4 +142,4 @@ class _Prices:
 
 
 def _length(outcomes: Outcomes) -> Floats:
-    return np.stack([np.ones(len(outcomes.ids)), np.log1p(np.char.str_len(outcomes.query).astype(float))], axis=1)
+    return np.stack([np.ones(len(outcomes.ids)), np.log1p(outcomes.prompt)], axis=1)

@@ -95,6 +95,26 @@ async def examine(
     return facts
 
 
+def described(facts: ServerFacts) -> str:
+    """What a server says of itself, in a few words; empty for a plain one.
+
+    Example:
+        >>> described(ServerFacts("vllm", context=512, running=3, waiting=0, cached_share=0.5))
+        'vLLM, context 512, 3 running, 0 waiting, 50 % of prompt tokens from the cache'
+    """
+    parts = (
+        {"openai": None, "vllm": "vLLM", "llamacpp": "llama.cpp"}[facts.dialect],
+        facts.context and f"context {facts.context:,}",
+        facts.slots and f"{facts.slots} slots",
+        " and ".join(facts.modalities),
+        "tools" if facts.tools else None,
+        None if facts.running is None else f"{facts.running:g} running",
+        None if facts.waiting is None else f"{facts.waiting:g} waiting",
+        None if facts.cached_share is None else f"{facts.cached_share:.0%} of prompt tokens from the cache",
+    )
+    return ", ".join(part for part in parts if part).replace("%", " %")
+
+
 def _llamacpp(facts: ServerFacts, props: Mapping[str, Any]) -> ServerFacts:
     settings = _of(props, "default_generation_settings")
     modalities = _of(props, "modalities")

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from agentflow.backends.base import Dialect, Probe, ServerFacts
-from agentflow.backends.dialects import dressed, examine, needs_words
+from agentflow.backends.dialects import described, dressed, examine, needs_words
 from agentflow.backends.ignored import ignored, is_absurd, is_same_model
 from agentflow.backends.refusals import broken, cause, refusal, said_in
 from agentflow.backends.retrying import retried
@@ -244,7 +244,9 @@ class OpenAIBackend:
         round_trip_s = time.monotonic() - started
         if not self._is_openai:
             facts = await self._with_load(facts)
-        return Probe(True, f"{self._where} answers", round_trip_s, facts.models, facts)
+        said = described(facts)
+        detail = f"{self._where} answers" + (f": {said}" if said else "")
+        return Probe(True, detail, round_trip_s, facts.models, facts)
 
     async def _with_load(self, facts: ServerFacts) -> ServerFacts:
         metrics = ServerMetrics(self._base, api_key_env=self._key_env)

@@ -20,7 +20,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentflow.cascade.outcomes import Labelled
-from agentflow.cascade.routing.regression import Floats, chance, log_odds, logistic
+from agentflow.cascade.routing.regression import Floats, chance, folds, log_odds, logistic
 from agentflow.errors import UsageError
 
 # With fewer labels nothing is said. On MMLU, mean over nine models, the expected calibration error at 50 labels is .064
@@ -206,7 +206,7 @@ def _learned(rung: str, task: str, labels: Sequence[Labelled], now: datetime) ->
     signals = np.array([label.signal for label in labels], float)
     good = np.array([label.good for label in labels], float)
     apart = np.empty(len(labels))
-    fold = np.arange(len(labels)) % 2
+    fold = folds(len(labels), 2)
     for half in (0, 1):
         other = fitted(signals[fold != half], good[fold != half])
         apart[fold == half] = [other.probability(signal) for signal in signals[fold == half].tolist()]

@@ -118,7 +118,7 @@ class Race(Generic[Result]):
             What the winner returned; None when there is none.
 
         Raises:
-            Exception: what an attempt raised.
+            Exception: what an attempt raised, when no other has replied.
         """
         async with asyncio.TaskGroup() as group:
             self._tasks.append(group.create_task(self._attempt(0, first)))
@@ -128,9 +128,10 @@ class Race(Generic[Result]):
             except TimeoutError:
                 if allowed():
                     self._tasks.append(group.create_task(self._attempt(1, second)))
-        if self._errors:
+        reply = None if self.winner is None else self._results.get(self.winner)
+        if reply is None and self._errors:
             raise self._errors[0]
-        return None if self.winner is None else self._results.get(self.winner)
+        return reply
 
     async def _attempt(self, number: int, attempt: Callable[[Tell], Awaitable[Result | None]]) -> None:
         try:

@@ -338,6 +338,8 @@ def _reply_attributes(completion: Completion) -> dict[str, Any]:
         names.USAGE_CACHE_WRITE: usage.cache_write,
         names.USAGE_REASONING: usage.reasoning,
     }
+    if completion.ignored:
+        attributes[names.ATTEMPT_IGNORED] = completion.ignored
     if completion.id:
         attributes[names.RESPONSE_ID] = completion.id
     if completion.timings.first_token_s is not None:

@@ -158,6 +158,7 @@ async def test_a_real_llama_server_is_known_with_its_slots_context_and_load(llam
     assert (probe.server.dialect, probe.server.context, probe.server.slots) == ("llamacpp", 256, 2)
     assert probe.server.modalities == ("text",)
     assert (probe.server.running, probe.server.waiting) == (0.0, 0.0)
+    assert "answers: llama.cpp, context 256, 2 slots, text, 0 running, 0 waiting" in probe.detail
 
 
 async def test_a_real_llama_server_follows_a_schema(llama: str) -> None:

@@ -18,7 +18,7 @@ ACCOUNTS = (("job/chain", Budget().limits), ("job", Budget(tokens=1_000, usd=10)
 REPLY = Completion(
     "four \x00 ß \ud800", "m", TokenUsage(10, 5, 4, 2, 1, "provider", 1, 20), Timings(1.5, 0.25), "tool_calls", "id-1",
     (ToolCall("c1", "add", '{"a": 2}'),), (-0.5, -0.25), 1.25, 4.0,
-    MeasuredJoules(2.0, 1.0, 3.0, True, "board", ("a counter",)), {"seen": True},
+    MeasuredJoules(2.0, 1.0, 3.0, True, "board", ("a counter",)), {"seen": True}, ("logprobs",),
 )  # fmt: skip
 JOULES = Energy(1.25, 1.0, 2.5, "modelled", "server", ("a guess",), 1.125, 0.8, (("batch", 4.0),))
 SPENT = Spend(1, REPLY.usage, 3_000_000, JOULES, 1.5, co2e=Emissions(120, 80, 300), estimated=1)

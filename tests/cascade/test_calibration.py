@@ -16,7 +16,7 @@ from agentflow.cascade.calibration import (
     expected_calibration_error,
     fitted,
     isotonic,
-)  # fmt: skip
+)
 from agentflow.cascade.outcomes import Labelled
 from agentflow.errors import UsageError
 

@@ -20,7 +20,7 @@ from agentflow.cascade.policy import Policy
 from agentflow.cascade.rung import ModelRung
 from agentflow.chain import Chain
 from agentflow.energy.profiles import RemotePrior
-from agentflow.errors import BackendUnavailable, CallFailed
+from agentflow.errors import BackendUnavailable, CallFailed, LedgerError
 from agentflow.messages import Delta, Message, Request
 from benchmarks.hedging import Load, Strategy, simulate
 from tests.cascade.simulated import COUNTER, PRICE, Simulated, chain, nothing_is_held, replies, simulated
@@ -216,6 +216,24 @@ def test_a_call_that_is_given_up_takes_both_attempts_along() -> None:
                 await it.call("Who?")
         assert (len(small.asked), len(small.cancelled), small.running) == (27, 2, 0)
         await nothing_is_held(it)
+
+    run(story())
+
+
+def test_what_a_loser_raises_as_it_ends_does_not_take_the_reply_away() -> None:
+    async def story() -> None:
+        async def sore_loser(tell: Callable[[Delta], None]) -> str | None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                raise LedgerError("the disk is full")
+
+        async def winner(tell: Callable[[Delta], None]) -> str | None:
+            return "reply"
+
+        assert await Race[str]().run(sore_loser, winner, 1.0, lambda: True) == "reply"
+        with pytest.raises(LedgerError):
+            await Race[str]().run(sore_loser, winner, None, lambda: True)
 
     run(story())
 

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from agentflow.budget.budget import Budget
+from agentflow.budget.ledger import EntryFilter
 from agentflow.cascade.concurrency import ConcurrencyLimits
 from agentflow.cascade.health import BreakerLimits
 from agentflow.cascade.hedging import HedgeLimits
@@ -162,6 +163,22 @@ def test_tokens_of_a_minute_are_what_was_really_used() -> None:
         for _ in range(20):
             await it.call("Who?")
         assert now() < 1.0
+
+    run(story())
+
+
+def test_a_rung_that_goes_down_while_a_call_stands_in_line_keeps_its_key_for_when_it_is_asked_after_all() -> None:
+    async def story() -> None:
+        limits = LaneLimits(BreakerLimits(failures=1), ConcurrencyLimits(1, 1, 1))
+        it = chain(simulated("small", Simulated(replies(500.0, 1.0)), limits, timeout_s=2.0))
+        first = asyncio.create_task(it.call("Who?", name="a"))
+        await asyncio.sleep(1)
+        reply = await it.call("Who?", name="b")
+        assert [a.outcome for a in reply.attempts] == ["skipped", "accepted"]
+        with pytest.raises(CallFailed):
+            await first
+        # A repeated run, where the rung is up, finds its reply under the same key.
+        assert [entry.key.split("|")[-2:] for entry in await it._ledger.entries(EntryFilter())] == [["1", "small"]] * 2
 
     run(story())
 

@@ -19,6 +19,7 @@ from agentflow.backends.llamacpp import LlamaCppBackend
 from agentflow.backends.measured import MeasuredBackend
 from agentflow.backends.observed import ObservedBackend
 from agentflow.backends.openai_http import OpenAIBackend
+from agentflow.backends.replicas import Replica, ReplicatedBackend
 from agentflow.backends.server_metrics import ServerMetrics
 from agentflow.energy.shared_meter import SharedMeter
 from agentflow.errors import BackendError, BackendUnavailable, ContextOverflow, RequestRejected
@@ -31,7 +32,7 @@ from tests.servers.openai_server import ScriptedServer
 COUNT = TokenCounter.for_model("unknown").usage
 
 # Of a server that each test scripts; of the scripted model, which has no server; of a tiny model that says what it can.
-OVER_HTTP = ("openai", "openai-whole", "litellm", "observed", "recording")
+OVER_HTTP = ("openai", "openai-whole", "litellm", "observed", "recording", "replicas")
 SCRIPTED = (*OVER_HTTP, "replay", "scripted-model")
 TINY = ("llamacpp", "measured", "llamacpp-http")
 
@@ -91,6 +92,8 @@ def over_http(kind: str, server: ScriptedServer, folder: Path) -> Subject:
         backend = LiteLLMBackend("openai/m", COUNT, base_url=server.url, options={"api_key": "none"})
     elif kind == "observed":
         backend = ObservedBackend(backend, ServerMetrics(server.url))
+    elif kind == "replicas":
+        backend = ReplicatedBackend([Replica(server.url, backend, ServerMetrics(server.url))], retries=0)
     elif kind == "recording":
         backend = RecordingBackend(backend, Cassette(folder / "recording.jsonl"))
     return Subject(kind, backend, "openai/m" if kind == "litellm" else "m", script, server)

@@ -49,6 +49,7 @@ class Namespace:
     pages: dict[str, Any] = field(default_factory=dict)
     visits: list[str] = field(default_factory=list)
     disconnects: int = 0
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     def step(self, model: str) -> dict[str, Any]:
         steps = self.steps.get(model) or self.steps.get("*") or [{"text": "hello"}]
@@ -86,6 +87,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     space = SPACES[request.match_info["space"]]
     body = await request.json()
     space.requests.append({"headers": dict(request.headers), "body": body})
+    space.asked.set()
     step = space.step(body["model"])
     try:
         if "gate" in step:
@@ -226,6 +228,11 @@ async def requests(request: web.Request) -> web.Response:
     return web.json_response({"requests": space.requests, "disconnects": space.disconnects, "visits": space.visits})
 
 
+async def first_request(request: web.Request) -> web.Response:
+    await SPACES[request.match_info["space"]].asked.wait()
+    return web.json_response({})
+
+
 async def release(request: web.Request) -> web.Response:
     SPACES[request.match_info["space"]].gates[request.match_info["gate"]].set()
     return web.json_response({})
@@ -240,6 +247,7 @@ async def serve() -> None:
     app = web.Application(client_max_size=64_000_000)
     app.router.add_post("/t/{space}/script", script)
     app.router.add_get("/t/{space}/requests", requests)
+    app.router.add_get("/t/{space}/asked", first_request)
     app.router.add_post("/t/{space}/release/{gate}", release)
     app.router.add_post("/t/{space}/v1/chat/completions", chat)
     app.router.add_post("/t/{space}/pages", set_pages)
@@ -286,6 +294,10 @@ class ScriptedServer:
 
     def requests(self) -> list[dict[str, Any]]:
         return self._get()["requests"]
+
+    def wait_for_request(self) -> None:
+        """Wait until a first request has come."""
+        urllib.request.urlopen(f"{self._base}/asked", timeout=10).close()
 
     def disconnects(self) -> int:
         return self._get()["disconnects"]

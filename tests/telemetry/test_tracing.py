@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
@@ -35,6 +36,12 @@ def completion(**usage: object) -> Completion:
     counted: dict[str, object] = {"input": 100, "output": 20, "cached_input": 40, "source": "provider", **usage}
     timings = Timings(total_s=0.5, first_token_s=0.1)
     return Completion("a secret reply", "gpt-x-2026", TokenUsage(**counted), timings, id="r1")  # type: ignore[arg-type]
+
+
+def test_a_chat_span_says_what_the_server_ignored(recorded: Recorded) -> None:
+    with tracing.chat_span(REMOTE, ASK, number=1) as span:
+        span.finish(facts(), replace(completion(), ignored=("logprobs", "model")))
+    assert recorded.attributes("chat gpt-x")[names.ATTEMPT_IGNORED] == ("logprobs", "model")
 
 
 def test_a_chat_span_carries_request_reply_tokens_dollars_and_joules(recorded: Recorded) -> None:

@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from agentflow.cascade.routing.evidence import Evidence, Node
-from agentflow.cascade.routing.regression import Floats, Ints, chance, log_odds, logistic
+from agentflow.cascade.routing.regression import Floats, Ints, chance, folds, log_odds, logistic
 
 _PENALTY = 10.0
 # Platt's two weights, and the two of the correction, are hardly penalised.
@@ -100,7 +100,7 @@ class Posterior:
     def _learn(self, node: Node, columns: list[Floats], good: Floats) -> None:
         weights: list[Floats] = []
         apart = np.empty((len(columns), len(good)))
-        fold = np.arange(len(good)) % _FOLDS
+        fold = folds(len(good), _FOLDS)
         for at, (rung, x) in enumerate(zip(node.asked, columns, strict=True)):
             y = good[:, rung]
             weights.append(logistic(x, y, _PENALTY))

@@ -1,6 +1,6 @@
 """Expected utility: stop, or take the step whose expected gain in quality is worth the most above its price.
 
-The estimates come from an ``Estimator`` (``estimates``). With none, or when it knows nothing of this task, the
+The estimates come from an ``Estimator`` (``learned``). With none, or when it knows nothing of this task, the
 fixed order decides, and the reason says so. Imports state and fixed.
 """
 
