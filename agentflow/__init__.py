@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from agentflow.cascade.checks import Candidate, Check, token_confidence
     from agentflow.cascade.reply import Attempt, Reply, Verdict
     from agentflow.chain import Chain
+    from agentflow.client import AsyncClient, Client
     from agentflow.config import Settings
     from agentflow.energy.interval import Energy
     from agentflow.errors import (
         AgentflowError,
+        ApiError,
         BudgetExceeded,
         CallFailed,
         ConfigError,
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Agent",
     "AgentflowError",
+    "ApiError",
+    "AsyncClient",
     "Attempt",
     "Budget",
     "BudgetExceeded",
@@ -54,6 +58,7 @@ __all__ = [
     "Check",
     "Citation",
     "Claim",
+    "Client",
     "ConfigError",
     "Energy",
     "Flow",
@@ -92,6 +97,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Agent": "orchestration.agent",
+    "AsyncClient": "client",
     "Attempt": "cascade.reply",
     "Budget": "budget.budget",
     "Candidate": "cascade.checks",
@@ -100,6 +106,7 @@ _HOMES = {
     "Check": "cascade.checks",
     "Citation": "research.report",
     "Claim": "research.report",
+    "Client": "client",
     "Energy": "energy.interval",
     "Flow": "flow",
     "JobBudget": "jobs.job",

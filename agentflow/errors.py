@@ -20,6 +20,7 @@
         │   └── HeldElsewhere      another process is making this very attempt now
         ├── JobStoreError          the database of jobs, or the store of their files, cannot be used
         ├── JobFailed              a job that was waited for failed, or was cancelled
+        ├── ApiError               a server of ours answered a client with an error that has no other class
         ├── CassetteUnwritable     an exchange could not be recorded
         ├── CounterLost            an energy counter can no longer be read
         ├── GridUnavailable        a live provider of grid figures gave none that can be used
@@ -37,10 +38,13 @@ line, because the command line prints it as it stands. Secrets never reach a mes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 __all__ = [
     "AgentflowError",
+    "ApiError",
     "BackendError",
     "BackendTimeout",
     "BackendUnavailable",
@@ -185,6 +189,17 @@ class JobStoreError(RunError):
 
 class JobFailed(RunError):
     """A job whose result was asked for has none: it failed, or was cancelled."""
+
+
+class ApiError(RunError):
+    """A server of ours, asked by ``agentflow.Client``, answered with an error, or with nothing.
+
+    ``status`` is the HTTP status, 0 when there was no answer; ``problem`` the whole answer (RFC 9457).
+    """
+
+    status: int = 0
+    retry_after_s: float | None = None
+    problem: Mapping[str, object] = MappingProxyType({})
 
 
 class CassetteUnwritable(RunError):

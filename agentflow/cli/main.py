@@ -22,6 +22,9 @@ _COMMANDS = {
     "budget": "Read the ledger: reports, accounts, attempts in doubt, a recount.",
     "cascade": "What cascades have learned: calibration, calls to learn from.",
     "energy": "Joules: explain a call line by line, measure this machine, draw a job.",
+    "serve": "Serve the HTTP API: jobs, and any OpenAI client, over the cascade and the meter.",
+    "keys": "Make, list and revoke the keys of the HTTP API.",
+    "webhooks": "Try a receiver of webhooks, see what was delivered and what was not.",
     "doctor": "Say what is missing, and how to get it.",
 }
 

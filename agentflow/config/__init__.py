@@ -13,6 +13,7 @@ from agentflow.config.limits import BudgetSettings, LedgerSettings, LimitSetting
 from agentflow.config.loading import CONFIG_FILE, EXAMPLE, example_config, load_settings
 from agentflow.config.models import EnergySettings, ModelSettings, PriceSettings, RateSettings, TierSettings
 from agentflow.config.research import EmbedderSettings, ResearchSettings, SourceSettings
+from agentflow.config.server import ServerSettings
 from agentflow.config.settings import CODE, Settings, StoreSettings, TelemetrySettings
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "QueueSettings",
     "RateSettings",
     "ResearchSettings",
+    "ServerSettings",
     "Settings",
     "SourceSettings",
     "StoreSettings",

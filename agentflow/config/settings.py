@@ -17,6 +17,7 @@ from agentflow.config.models import ModelSettings
 from agentflow.config.placement import PlacementSettings
 from agentflow.config.research import ResearchSettings, SourceSettings
 from agentflow.config.reuse import ReuseSettings
+from agentflow.config.server import ServerSettings
 from agentflow.config.table import Table
 
 CODE: Final = "code"
@@ -81,6 +82,8 @@ class Settings(BaseSettings):
     """The research job."""
     sources: SourceSettings = SourceSettings()
     """Bounds on what is read."""
+    server: ServerSettings = ServerSettings()
+    """The HTTP API."""
     telemetry: TelemetrySettings = TelemetrySettings()
     """Spans and metrics."""
 

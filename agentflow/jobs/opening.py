@@ -15,6 +15,7 @@ from agentflow.jobs.runner import Tries
 from agentflow.jobs.service import Jobs
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.store.disk import DiskStore
+from agentflow.jobs.tenants import Tenants
 from agentflow.jobs.tickets import QueueLimits
 from agentflow.jobs.worker import Worker, WorkerOptions
 from agentflow.runtime import Runtime
@@ -69,6 +70,7 @@ def open_worker(
         )
     known: dict[str, Kind] = {"research": research_kind, **load_kinds(jobs.kinds), **(kinds or {})}
     database = open_database(jobs)
+    runtime.other_tenants = Tenants(database).limits
     options = WorkerOptions(
         queues=queues,
         slots=slots or jobs.slots,

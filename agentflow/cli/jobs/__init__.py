@@ -27,5 +27,14 @@ _COMMANDS = {
     summaries=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-def command() -> None:
+@click.option(
+    "--server", metavar="URL", envvar="AGENTFLOW_SERVER_URL", help="Jobs of a server there (agentflow serve), not here."
+)
+@click.option("--key", metavar="KEY", envvar="AGENTFLOW_KEY", help="Its key; better given as AGENTFLOW_KEY.")
+@click.pass_context
+def command(context: click.Context, server: str | None, key: str | None) -> None:
     """Submit durable jobs, and look after them. ``agentflow worker`` works on them."""
+    if server is not None:
+        from agentflow.cli.jobs.opened import Elsewhere
+
+        context.obj = Elsewhere(server, key)

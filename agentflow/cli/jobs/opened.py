@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,14 +25,34 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A server whose jobs a command works with, and the key for it."""
+
+    url: str
+    key: str | None
+
+
 def with_jobs(config: Path | None, work: Callable[[Jobs], Awaitable[Value]]) -> Value:
     """Do something with the configured jobs, which are closed at the end."""
 
     async def run() -> Value:
-        async with open_jobs(load_settings(config)) as jobs:
+        async with _jobs(config) as jobs:
             return await work(jobs)
 
     return asyncio.run(run())
+
+
+def _jobs(config: Path | None) -> Jobs:
+    """Those of the server that ``--server`` names, else those of the configured database."""
+    context = click.get_current_context(silent=True)
+    there = None if context is None else context.find_object(Elsewhere)
+    if there is None:
+        return open_jobs(load_settings(config))
+    from agentflow.client import AsyncClient
+    from agentflow.client.remote import RemoteJobs
+
+    return RemoteJobs(AsyncClient(there.url, there.key))
 
 
 def tell(view: JobView, *, as_json: bool) -> None:
