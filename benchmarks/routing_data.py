@@ -182,5 +182,4 @@ def _embeddings(path: Path, ids: Any, queries: Any) -> Floats:
     from sklearn.preprocessing import normalize
 
     counts = HashingVectorizer(n_features=2**12).transform(queries)
-    found: Floats = normalize(TruncatedSVD(128, random_state=0).fit_transform(counts))
-    return found
+    return np.asarray(normalize(TruncatedSVD(128, random_state=0).fit_transform(counts)), np.float64)

@@ -38,6 +38,11 @@ def agentflow(train: Outcomes, test: Outcomes, *, patience: float = PATIENCE, de
     return [point(walk.cost, walk.score, walk.latency) for walk in found]
 
 
+def three_rungs(train: Outcomes, test: Outcomes) -> list[Point]:
+    """The same with up to three rungs in a climb."""
+    return agentflow(train, test, depth=3)
+
+
 def task_hidden(train: Outcomes, test: Outcomes) -> list[Point]:
     """The same when the name of the call is not told: no question is known to be of a labelled task."""
     return [point(w.cost, w.score, w.latency) for _, w in walks(train, test, hidden=True)]
@@ -138,7 +143,7 @@ class _Prices:
     def _fit(self, train: Outcomes, y: Floats) -> tuple[Floats, Floats]:
         x = _length(train)
         weights = np.linalg.lstsq(x, np.log(np.maximum(y, 1e-12)), rcond=None)[0]
-        return weights, y.mean(axis=0) / np.exp(x @ weights).mean(axis=0)
+        return weights.astype(np.float64), y.mean(axis=0) / np.exp(x @ weights).mean(axis=0)
 
 
 def _length(outcomes: Outcomes) -> Floats:

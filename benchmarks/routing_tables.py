@@ -29,13 +29,14 @@ POLICIES: Mapping[str, Policy] = {
     "cascade_3": baselines.cascade3,
     "agentflow": ours.agentflow,
     "agentflow_task_hidden": ours.task_hidden,
+    "agentflow_three_rungs": ours.three_rungs,
     "bound_same_half": bounds.same_half,
     "bound_free_evidence": bounds.free_evidence,
     "oracle": baselines.oracle,
 }
 SEEDS = 3
 # What the table in joules leaves out, to be quick.
-NO_BOUNDS = tuple(name for name in POLICIES if not name.startswith("bound"))
+NO_BOUNDS = tuple(name for name in POLICIES if not name.startswith(("bound", "agentflow_")))
 
 
 def halves(outcomes: Outcomes, seed: int) -> tuple[Outcomes, Outcomes]:

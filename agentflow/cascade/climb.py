@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from agentflow.budget.spend import Spend
 from agentflow.cascade.asking import Asking, Heard, Listener
+from agentflow.cascade.capabilities import lack
 from agentflow.cascade.checks import Candidate, Check, output_schema, parse_output, run_checks
 from agentflow.cascade.computing import compute
 from agentflow.cascade.confidence import answer_key
@@ -261,7 +262,11 @@ class Climb:
         tried.signal, tried.verdict = verdict.confidence, self._calibrated(rung, verdict)
 
     async def _evidence(self, rung: ModelRung, request: Request) -> str | None:
-        """Ask for what says something of another reply: within the budget, and never instead of it."""
+        """Ask for what says something of another reply: within the budget, where it may be, and never instead of it."""
+        rung, reason = self.scope.services.placement.place(rung, request, self.scope.residency)
+        if reason := reason or lack(rung, request, self.policy.min_output):
+            self.trail.skip(rung, reason)
+            return None
         try:
             # By what is asked alone: limits on the reply were fitted to the room of the moment.
             about = Request(request.messages, seed=request.seed).digest()

@@ -179,12 +179,18 @@ def _sqlite(path: Path) -> sa.Engine:
     A loss of power may lose its last commits; tickets that are lost with them are written anew.
     """
     path.touch(mode=0o600)
-    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)), pool_size=20, max_overflow=0)
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)), pool_size=_THREADS + 4, max_overflow=0)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: object) -> None:  # pyright: ignore[reportUnusedFunction]
         connection.isolation_level = "IMMEDIATE"
-        for pragma in ("busy_timeout=30000", "foreign_keys=ON", "journal_mode=WAL", "synchronous=NORMAL"):
+        for pragma in (
+            "busy_timeout=30000",
+            "foreign_keys=ON",
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "cache_size=-500",
+        ):
             connection.execute(f"PRAGMA {pragma}")
 
     return engine

@@ -161,6 +161,8 @@ class JobSpec(_Part):
     """Higher starts sooner. A job gains on the others while it waits, so that none starves."""
     tenant: _Name | None = None
     """Who pays, by its name in the configuration."""
+    residency: tuple[_Name, ...] = Field(default=(), max_length=16)
+    """All its calls are served in regions with one of these tags; anywhere when empty."""
     queue: _Name = "default"
     """Which queue it waits in; workers serve queues by name."""
     dedup_key: str | None = Field(default=None, min_length=1, max_length=255)

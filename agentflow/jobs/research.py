@@ -10,12 +10,14 @@ from typing import Any
 
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import Ask, BudgetEvent
+from agentflow.budget.ledger import EntryFilter
 from agentflow.budget.meter import Meter
 from agentflow.errors import UsageError
 from agentflow.jobs.events import Event, EventLog
 from agentflow.jobs.job import JobState, StopReason
 from agentflow.jobs.kinds import JobContext, Outcome
 from agentflow.jobs.runs import RunFolder, RunStore, new_job_id
+from agentflow.jobs.spending import recorded
 from agentflow.research.pipeline import ResearchJob, ResearchTask
 from agentflow.research.rendering import to_html, to_markdown
 from agentflow.research.report import Report
@@ -108,6 +110,9 @@ async def research_kind(context: JobContext) -> Outcome:
     task = ResearchTask(spec.query, spec.sources.origins, spec.sources.allow_private)
     events = _ResearchEvents(context)
     research = ResearchJob(context.runtime, context.meter, events.emit, context.planned)
+    if context.run > 1:
+        entries = await context.runtime.ledger.entries(EntryFilter(job=context.id))
+        research.findings.earlier = recorded(entries)
     report = await research.run(task)
     reading = research.findings.reading
     texts: dict[str, str] = {}

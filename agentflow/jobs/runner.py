@@ -173,7 +173,9 @@ class Runner:
         runtime = self._runtime
         gated = GatedLedger(runtime.ledger, self._passage, taken.tried_again_ms)
         limits = self.limits(spec, taken.budget)
-        work.meter = meter = await runtime.job(fence.job, limits, tenant=spec.tenant, ledger=gated)
+        work.meter = meter = await runtime.job(
+            fence.job, limits, tenant=spec.tenant, residency=spec.residency or None, ledger=gated
+        )
         work.budget_changes = taken.budget_changes
 
         def tell(kind: str, data: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> None:
@@ -291,11 +293,11 @@ class Runner:
         if work.meter is None:
             return ending
         if work.taken is not None and work.taken.run == 1:
-            spend = spending.ended(work.meter.spent, work.meter.elapsed)
+            spent = work.meter.spent
         else:
             # Of what earlier runs spent, the meter knows the amounts only.
-            entries = await self._runtime.ledger.entries(EntryFilter(job=work.fence.job))
-            spend = spending.recorded(entries, work.meter.elapsed)
+            spent = spending.recorded(await self._runtime.ledger.entries(EntryFilter(job=work.fence.job)))
+        spend = spending.ended(spent, work.meter.elapsed)
         return Ending(
             ending.state, ending.stop_reason, ending.partial, ending.error, spend, ending.artifacts, ending.retry_ms
         )

@@ -34,10 +34,10 @@ def ended(spent: Spend, seconds: float) -> JobSpend:
     )  # fmt: skip
 
 
-def recorded(entries: Iterable[Entry], seconds: float) -> JobSpend:
-    """The same, from the entries of a job."""
+def recorded(entries: Iterable[Entry]) -> Spend:
+    """What the entries of a job add up to."""
     tally = Tally()
     for entry in entries:
         if entry.spend is not None:
             tally.add(entry.spend)
-    return ended(tally.total(), seconds)
+    return tally.total()

@@ -282,15 +282,16 @@ class Worker:
                 _LOG.warning("%s The dead are buried later.", error)
 
     async def _forget(self) -> None:
-        """Let the engine drop tickets that are done."""
+        """Let the engine drop tickets that are done; it writes down itself first that they are."""
+        settled: list[str] = []
         while True:
             await asyncio.sleep(2.0)
-            done, self._done = self._done, []
             try:
-                await self._engine.forget(done)
+                await self._engine.forget(settled)
             except JobStoreError as error:
                 _LOG.warning("%s Done tickets are dropped later.", error)
-                self._done += done
+            else:
+                settled, self._done = self._done, []
 
     async def _retire(self) -> None:
         """Delete jobs that ended longer ago than they are kept, a hundred at a time."""

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from agentflow.errors import RunError
 from agentflow.jobs import transitions
 from agentflow.jobs.job import JobBudget, JobEvent, JobSources, JobSpec, JobState
+from agentflow.jobs.kinds import JobContext, Outcome
 from agentflow.jobs.opening import open_database
 from agentflow.jobs.research import research_kind
 from agentflow.jobs.service import Jobs
 from agentflow.jobs.transitions import Fence, Progress
+from agentflow.research.report import Report
 from tests.jobs.places import Place, at_work, calls_of
 from tests.jobs.test_queues import hand_out
 from tests.servers.counting import CountingServer
@@ -92,6 +97,31 @@ async def test_a_research_job_tells_what_it_does(place: Place) -> None:
     assert isinstance(result.output, dict) and result.output["job"] == job.id
     assert sources[0].facts["origin"] == str(source) and "gravity of the moon" in text
     assert report.startswith(f"# {query}")
+
+
+async def test_the_bill_of_a_report_has_what_earlier_runs_of_the_job_cost(place: Place) -> None:
+    source = place.folder / "source.md"
+    source.write_text("# Tides\n\nThe tides are caused by the gravity of the moon and of the sun.\n")
+
+    async def at_the_second_try(context: JobContext) -> Outcome:
+        outcome = await research_kind(context)
+        if context.run == 1:
+            raise RunError("on purpose")
+        return outcome
+
+    async with at_work(place, {"research": at_the_second_try}) as (jobs, _):
+        spec = JobSpec(
+            query="What causes the tides?", sources=JobSources(origins=(str(source),)), budget=JobBudget(calls=50)
+        )
+        job = await jobs.submit(spec)
+        result = await jobs.result(job.id, wait_s=30)
+        view = await jobs.get(job.id)
+    report = Report.model_validate(result.output)
+    assert view.runs == 2 and view.spend.calls > len(report.meter.attempts)
+    assert report.meter.total.calls == view.spend.calls
+    assert report.meter.total.joules.mean == pytest.approx(view.spend.joules, abs=1e-5)
+    (limit,) = report.meter.limits
+    assert limit.spent.startswith(str(view.spend.calls))
 
 
 async def test_what_was_written_by_a_lost_commit_is_not_written_again(postgres_place: Place) -> None:
