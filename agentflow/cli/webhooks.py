@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import secrets
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,7 @@ from typing import TypeVar
 import click
 
 from agentflow.config import Settings, load_settings
+from agentflow.errors import UsageError
 from agentflow.jobs.opening import open_database, open_jobs
 from agentflow.jobs.tenants import Tenants
 from agentflow.server.opening import open_annex
@@ -40,6 +42,8 @@ def command() -> None:
 @_CONFIG
 def test(url: str, tenant: str | None, config: Path | None) -> int:
     """Send a signed message to URL now, and say what it answered. Exit code 1 when it was not taken."""
+    if importlib.util.find_spec("standardwebhooks") is None:
+        raise UsageError("Webhooks need standardwebhooks. Install it with: pip install 'agentflow[server]'.")
     settings = load_settings(config)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     body = json.dumps({"type": "webhook.test", "timestamp": now, "data": {}})

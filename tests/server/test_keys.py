@@ -39,7 +39,7 @@ async def _more(path: Path, made: dict[str, str]) -> None:
     _, made["looker"] = await keys.create("looker", "acme", ["read"])
     _, made["slow"] = await keys.create("slow", "slow", ["submit", "read"], requests_per_minute=2)
     _, made["admin"] = await keys.create("boss", "boss", ["admin"])
-    _, made["leaver"] = await keys.create("leaver", "leaver", ["read"], expires_ms=2**50)
+    _, made["leaver"] = await keys.create("leaver", "leaver", ["read"], expires_ms=2**42)
     for name in ("rival", "slow", "boss", "leaver"):
         await tenants.keep(name, None)
     await annex.aclose()

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 import aiohttp
-from standardwebhooks import Webhook
 from yarl import URL
 
 from agentflow.errors import FetchRefused
@@ -57,6 +56,8 @@ async def send(message: Message, *, allow_private: bool) -> Answer:
 
 
 async def _send(message: Message, *, allow_private: bool) -> Answer:
+    from standardwebhooks import Webhook
+
     now = datetime.now(UTC)
     headers = {
         "content-type": "application/json",
