@@ -26,7 +26,7 @@ from agentflow.cascade.calibration import Calibration
 from agentflow.cascade.capabilities import known_capabilities, known_context
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.concurrency import ConcurrencyLimits
-from agentflow.cascade.configured import estimator_of, policy_of
+from agentflow.cascade.configured import estimator_of, policy_of, router_of
 from agentflow.cascade.escalations import EscalationLog
 from agentflow.cascade.health import BreakerLimits
 from agentflow.cascade.hedging import HedgeLimits
@@ -277,10 +277,11 @@ class Runtime:
         if named not in self._policies:
             if chosen.calibrate and self._calibration is None:
                 self._calibration = Calibration.load(self.settings.stores.calibration)
-            outcomes = OutcomeFile(self.settings.stores.outcomes).read()
-            estimator = estimator_of(chosen, rungs, outcomes)
+            outcomes = OutcomeFile(self.settings.stores.outcomes)
+            estimator = estimator_of(chosen, rungs, outcomes.read())
+            router = router_of(chosen, rungs, outcomes.read())
             calibration = self._calibration if chosen.calibrate else None
-            self._policies[named] = policy_of(chosen, self.rung, calibration, estimator)
+            self._policies[named] = policy_of(chosen, self.rung, calibration, estimator, router)
         return self._policies[named]
 
     def code(self, rung: CodeRung) -> Cascade:

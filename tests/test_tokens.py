@@ -88,6 +88,17 @@ def test_any_text_can_be_counted_and_no_count_passes_its_bound(text: str, model:
         assert count <= len(text.encode("utf-8", "replace")) * 3 + 1
 
 
+@given(
+    st.lists(st.text(characters, max_size=200), max_size=4), st.sampled_from(["gpt-4o", "claude-x", "never-heard-of"])
+)
+def test_no_prompt_is_counted_higher_than_its_bytes(texts: list[str], model: str) -> None:
+    tools = (ToolSpec("look", "Looks.", {"type": "object"}),) if len(texts) > 1 else ()
+    calls = (ToolCall("1", "look", '{"at": 1}'),) if len(texts) > 2 else ()
+    request = Request(tuple(Message("user", text, calls) for text in texts), tools=tools)
+    counter = TokenCounter.for_model(model)
+    assert counter.prompt(request) <= counter.at_most(request)
+
+
 def test_a_prompt_is_counted_the_same_again_also_when_its_count_was_forgotten() -> None:
     counter = TokenCounter.for_model("gpt-4o")
     first = counter.prompt(ask("Hello world"))

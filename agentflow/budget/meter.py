@@ -102,7 +102,9 @@ class Meter:
         self._names: Counter[str] = Counter()
         self._tree: Tree = Tree(clock, calendar) if parent is None else parent._tree
         self.raises = self._tree.raises
-        self._account = Account(self.path, self.budget.limits, landing=self.budget.landing, warn_at=self.budget.warn_at)
+        # As they were given; those of the account are a share's, where the node has one.
+        self._given: Limits = self.budget.limits
+        self._account = Account(self.path, self._given, landing=self.budget.landing, warn_at=self.budget.warn_at)
         self._windows = [Window(one, self.path) for one in budgets if one.per is not None]
         self._grant = Grant()
         self._pacer: Pacer | None = None
@@ -324,7 +326,7 @@ class Meter:
             before = self._account.limits if window is None else window.account.limits
             if window is None:
                 self._give_back()
-                self.budget = budget
+                self.budget, self._given = budget, budget.limits
                 id, account = self.recorded_as, self._account
             else:
                 id, account = window.account.id, window.account
@@ -498,7 +500,7 @@ class Meter:
         return (self._account, *(window.account for window in self._windows))
 
     def _own_limits(self) -> Iterator[tuple[str, Limits]]:
-        yield self.recorded_as, self.budget.limits
+        yield self.recorded_as, self._given
         for window in self._windows:
             yield window.account.id, window.account.limits
 

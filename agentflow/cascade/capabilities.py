@@ -92,9 +92,11 @@ def lack(rung: Serving, request: Request, least: int) -> str:
         return f"it does not serve {named}"
     if rung.context is None:
         return ""
+    reply = min(least, request.max_output_tokens or rung.default_output)
+    if rung.counter.at_most(request) + reply <= rung.context:
+        return ""
     prompt = rung.counter.prompt(request)
     surely = prompt if rung.counter.exact else int(prompt / _ESTIMATE_OVER)
-    reply = min(least, request.max_output_tokens or rung.default_output)
     if surely + reply <= rung.context:
         return ""
     return f"{_CONTEXT}: {prompt:,} tokens and {reply:,} for a reply, in a context of {rung.context:,}"

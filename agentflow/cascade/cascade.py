@@ -68,7 +68,8 @@ class Cascade:
             LedgerError: an attempt could not be recorded; it was not sent.
             NotServed: no model can serve what the request needs; nothing was sent.
         """
-        request = replace(request, schema=request.schema or output_schema(output))
+        if request.schema is None and output is not str:
+            request = replace(request, schema=output_schema(output))
         rungs, skipped = self._able(request, scope)
         for attempt in skipped:
             scope.observe(attempt)

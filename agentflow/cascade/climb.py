@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from agentflow.budget.spend import Spend
 from agentflow.cascade.asking import Asking, Heard, Listener
+from agentflow.cascade.capabilities import lack
 from agentflow.cascade.checks import Candidate, Check, output_schema, parse_output, run_checks
 from agentflow.cascade.computing import compute
 from agentflow.cascade.confidence import answer_key
@@ -22,6 +23,7 @@ from agentflow.cascade.lane import NoTurn
 from agentflow.cascade.outlook import outlook, with_return_costs
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.reply import Attempt, Outcome, Reply, Verdict
+from agentflow.cascade.routing.router import question_features
 from agentflow.cascade.routing.state import Abstain, Decision, Probe, Seen, State, Stop, Try
 from agentflow.cascade.rung import CodeRung, ModelRung, Rung
 from agentflow.cascade.scope import CallScope
@@ -80,9 +82,12 @@ class Climb:
         self.refusal: BudgetExceeded | None = None
         self.ended = False
         self._decision: Decision | None = None
+        self._numbers: tuple[float, ...] | None = None
+        self._asked: Request | None = None
 
     async def run(self, request: Request) -> Reply[Any]:
         """Climb until a reply is good enough, or nothing is left to try."""
+        self._asked = request
         now = asyncio.get_running_loop().time()
         ends_at = None if request.timeout_s is None else now + request.timeout_s
         self.asking: Asking[_Tried] = Asking(self.scope, self.trail, self.policy.min_output, ends_at, self._others)
@@ -235,8 +240,8 @@ class Climb:
             replayed=heard.replayed,
             hedge=heard.by is not None,
         )
-        if tried.signal is not None:
-            self.policy.saw(self.scope.labels.call, rung.name, tried.signal)
+        if self.policy.routing is not None:
+            self.policy.saw(self._state(request, place), rung.name, tried.signal, accepted=stopped)
         return tried
 
     def _calibrated(self, rung: Rung, verdict: Verdict) -> Verdict:
@@ -257,7 +262,11 @@ class Climb:
         tried.signal, tried.verdict = verdict.confidence, self._calibrated(rung, verdict)
 
     async def _evidence(self, rung: ModelRung, request: Request) -> str | None:
-        """Ask for what says something of another reply: within the budget, and never instead of it."""
+        """Ask for what says something of another reply: within the budget, where it may be, and never instead of it."""
+        rung, reason = self.scope.services.placement.place(rung, request, self.scope.residency)
+        if reason := reason or lack(rung, request, self.policy.min_output):
+            self.trail.skip(rung, reason)
+            return None
         try:
             # By what is asked alone: limits on the reply were fitted to the room of the moment.
             about = Request(request.messages, seed=request.seed).digest()
@@ -295,7 +304,14 @@ class Climb:
         if self.policy.routing is None:
             return State(rungs, seen)
         rungs = with_return_costs(rungs, self.rungs, request, self.scope)
-        return State(rungs, seen, self.policy.worth, self.scope.meter.seconds_left, self.scope.labels.call)
+        features = self._features(request)
+        return State(rungs, seen, self.policy.worth, self.scope.meter.seconds_left, self.scope.labels.call, features)
+
+    def _features(self, request: Request) -> tuple[float, ...]:
+        """Numbers of the question, found out once and only for a policy that looks at them."""
+        if self._numbers is None:
+            self._numbers = question_features(request.messages[-1].content) if self.policy.reads_questions else ()
+        return self._numbers
 
     def _answer(self, tried: _Tried) -> str | None:
         """What tells whether two replies agree; found out only where somebody will compare them."""
@@ -332,7 +348,7 @@ class Climb:
             served = trail[place] = replace(served, outcome="accepted")
         return Reply(
             tried.output, tried.text, served.rung, served.kind, served.confidence, tuple(trail), self.refusal,
-            tried.completion, self.cascade, self.scope.labels.call,
+            tried.completion, self.cascade, self.scope.labels.call, self._asked,
         )  # fmt: skip
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from agentflow.cascade.outcomes import Outcome
 from agentflow.cascade.outlook import nominal
 from agentflow.cascade.policy import Calibrated, Policy
@@ -15,7 +17,8 @@ from agentflow.cascade.routing.drift import Guarded
 from agentflow.cascade.routing.examples import Examples
 from agentflow.cascade.routing.fixed import FixedOrder, Pinned
 from agentflow.cascade.routing.latency import LatencyFirst
-from agentflow.cascade.routing.learned import LearnedEstimator, Prices
+from agentflow.cascade.routing.learned import LEAST_LABELS, LearnedEstimator, Prices
+from agentflow.cascade.routing.router import QueryRouter, Skipping
 from agentflow.cascade.routing.state import Routing, Worth
 from agentflow.cascade.routing.utility import ExpectedUtility
 from agentflow.cascade.rung import ModelRung, Rung
@@ -28,6 +31,7 @@ def policy_of(
     rung: Callable[[str], ModelRung],
     calibration: Calibrated | None = None,
     estimator: LearnedEstimator | None = None,
+    router: QueryRouter | None = None,
 ) -> Policy:
     """The policy that a table asks for.
 
@@ -37,12 +41,13 @@ def policy_of(
         calibration: what was learned of the rungs' signals.
         estimator: what was learned of the rungs; without one, expected utility falls back to the fixed order. When live
             signals leave the band that it was learned in, the fixed order decides again.
+        router: guesses which rungs to skip.
     """
     policy = Policy(
         table.accept,
         table.repairs,
         table.min_output,
-        routing=_routing(table, estimator),
+        routing=_skipping(table, _routing(table, estimator), router),
         signal=_signal(table, rung),
         calibration=calibration,
     )
@@ -61,6 +66,28 @@ def estimator_of(table: CascadeSettings, rungs: Sequence[Rung], outcomes: Iterab
     examples = Examples.gather(outcomes, [rung.name for rung in rungs])
     prices = Prices(tuple(nominal(rung) for rung in rungs))
     return LearnedEstimator(examples, prices, worth_of(table))
+
+
+def router_of(table: CascadeSettings, rungs: Sequence[Rung], outcomes: Iterable[Outcome]) -> QueryRouter | None:
+    """A query router, learned from the outcomes that tell of every rung but the last; None where there are too few."""
+    if table.router == "off":
+        return None
+    names = [rung.name for rung in rungs[:-1]]
+    known: list[tuple[tuple[float, ...], list[bool]]] = []
+    for outcome in outcomes:
+        good = {one.rung: outcome.good(one) for one in outcome.tried}
+        labels = [good.get(name) for name in names]
+        if outcome.features and None not in labels:
+            known.append((outcome.features, [bool(label) for label in labels]))
+    if len(known) < LEAST_LABELS:
+        return None
+    features = np.array([row for row, _ in known], np.float64)
+    passed = np.array([labels for _, labels in known], np.float64)
+    return QueryRouter(features, {name: passed[:, place] for place, name in enumerate(names)}, table.router)
+
+
+def _skipping(table: CascadeSettings, routing: Routing | None, router: QueryRouter | None) -> Routing | None:
+    return routing if router is None else Skipping(routing or FixedOrder(table.accept), router)
 
 
 def _routing(table: CascadeSettings, estimator: LearnedEstimator | None) -> Routing | None:

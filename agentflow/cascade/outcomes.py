@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentflow.cascade.reply import AnyReply
+from agentflow.cascade.routing.router import question_features
 from agentflow.errors import UsageError
 
 # A score from here on calls a reply good.
@@ -38,7 +39,10 @@ class TriedRung(BaseModel):
 
 
 class Outcome(BaseModel):
-    """One call that somebody, or something, has scored."""
+    """One call that somebody, or something, has scored.
+
+    ``features`` are numbers of the question, for a query router: its length, its share of digits and the like.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     version: Literal[1] = 1
@@ -48,6 +52,7 @@ class Outcome(BaseModel):
     served: str
     score: Share
     tried: tuple[TriedRung, ...]
+    features: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, reply: AnyReply, score: float) -> Outcome:
@@ -76,6 +81,7 @@ class Outcome(BaseModel):
             served=reply.rung,
             score=score,
             tried=tuple(tried.values()),
+            features=() if reply.request is None else question_features(reply.request.messages[-1].content),
         )
 
     def good(self, tried: TriedRung) -> bool | None:

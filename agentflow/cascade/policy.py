@@ -11,6 +11,7 @@ from typing import Protocol
 from agentflow.cascade.reply import Verdict
 from agentflow.cascade.routing.drift import Guarded
 from agentflow.cascade.routing.fixed import FixedOrder
+from agentflow.cascade.routing.router import Skipping
 from agentflow.cascade.routing.state import Decision, Routing, State, Worth
 from agentflow.cascade.signals import Signal
 
@@ -50,10 +51,19 @@ class Policy:
         """The next step of a call: another rung, the end, or nothing to serve."""
         return (self.routing or FixedOrder(self.accept)).choose(state)
 
-    def saw(self, task: str, rung: str, signal: float) -> None:
-        """Tell a learned policy of a reply's signal, by which it notices that it is out of its depth."""
-        if isinstance(self.routing, Guarded):
-            self.routing.saw(task, rung, signal)
+    @property
+    def reads_questions(self) -> bool:
+        """Whether it looks at the question's features."""
+        return isinstance(self.routing, Skipping)
+
+    def saw(self, state: State, rung: str, signal: float | None, *, accepted: bool) -> None:
+        """Tell a learned policy what came of a rung, by which it notices that it is out of its depth."""
+        routing = self.routing
+        if isinstance(routing, Skipping):
+            routing.saw(rung, state.features, accepted)
+            routing = routing.policy
+        if isinstance(routing, Guarded) and signal is not None:
+            routing.saw(state.task, rung, signal)
 
     def good_enough(self, verdict: Verdict, *, last: bool, dearness: float = 0.0) -> bool:
         """Whether the fixed order would stop at a reply with this verdict.

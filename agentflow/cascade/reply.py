@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from agentflow.budget.spend import Spend
 from agentflow.errors import BudgetExceeded
-from agentflow.messages import Completion, ToolCall
+from agentflow.messages import Completion, Request, ToolCall
 
 Output = TypeVar("Output", covariant=True)
 RungKind = Literal["code", "model"]
@@ -70,7 +70,8 @@ class Reply(Generic[Output]):
 
     ``output`` is the parsed value, ``text`` what the model wrote. ``refusal`` is set when a dearer rung was
     not tried because the budget had no room for it. ``completion`` is what the serving model handed back, None when
-    code served. ``cascade`` and ``call`` are the names under which it is reported. ``waited_s`` is how long the call
+    code served. ``cascade`` and ``call`` are the names under which it is reported, ``request``
+    is what was asked. ``waited_s`` is how long the call
     waited for a better hour.
     """
 
@@ -84,6 +85,7 @@ class Reply(Generic[Output]):
     completion: Completion | None = None
     cascade: str = ""
     call: str = ""
+    request: Request | None = field(default=None, repr=False)
     waited_s: float = 0.0
 
     @property

@@ -49,7 +49,7 @@ class Likeness:
 
     Args:
         scope: names everything but the question's wording; only within it may questions be alike.
-        guard: what must not differ at all: numbers, names.
+        guard: a digest of what must not differ at all: numbers, names.
         vector: the question's meaning, float32 of unit length.
     """
 

@@ -50,7 +50,7 @@ async def reused_or_climbed(climb: Climb, request: Request, reusing: Reusing) ->
 
 async def _kept(climb: Climb, reusing: Reusing, key: str) -> KeptReply | None:
     """What an earlier run of the job was given, else what is kept under the key."""
-    before = await climb.scope.ledger.find(_entry(climb), replay=True)
+    before = await climb.scope.ledger.find(_entry(climb), replay=True) if climb.scope.repeats else None
     if before is not None and before.completion is not None:
         return KeptReply("", before.labels.rung, before.completion, before.opened_ms / 1000)
     return await reusing.find(key)

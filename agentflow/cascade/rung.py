@@ -211,7 +211,7 @@ class ModelRung:
         asked = request.max_output_tokens or self.default_output
         if self.max_output is not None:
             asked = min(asked, self.max_output)
-        if self.context is not None:
+        if self.context is not None and self.counter.at_most(request) + asked > self.context:
             asked = min(asked, max(1, self.context - self.counter.prompt(request)))
         left = self.timeout_s if room.seconds is None else min(self.timeout_s, room.seconds)
         timeout_s = left if request.timeout_s is None else min(left, request.timeout_s)

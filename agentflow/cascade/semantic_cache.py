@@ -7,6 +7,7 @@ code rung. May import cache, computing and all below. ``reusing`` asks here when
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import secrets
@@ -99,12 +100,17 @@ async def look_alike(climb: Climb, request: Request, reusing: Reusing, scope: st
     if vector is None:
         return None
     around = replace(request, messages=(*request.messages[:-1], replace(last, content="")))
-    likeness = Likeness(key_of(f"{scope}|{embedding.name}", around), guard(last.content), vector)
+    likeness = Likeness(key_of(f"{scope}|{embedding.name}", around), _digest(guard(last.content)), vector)
     found = await reusing.cache.file.like(likeness.scope, likeness.guard, reusing.reuse.seconds, _MOST_COMPARED)
     key, cosine = _most_alike(vector, found)
     if key is None or cosine < least:
         return Known(likeness, cosine=cosine)
     return Known(likeness, await reusing.find(key), cosine)
+
+
+def _digest(text: str) -> str:
+    """Equal for equal texts alone: what users wrote is not kept."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 async def _embedded(climb: Climb, embedding: CodeRung, request: Request) -> bytes | None:

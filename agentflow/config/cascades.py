@@ -40,6 +40,9 @@ class CascadeSettings(Table):
     """``utility``: what a joule is worth to you, in dollars, above what a call's price already pays for."""
     second_usd: Rate = Decimal(0)
     """``utility``: what a second of waiting is worth to you, in dollars."""
+    router: Literal["off", "logistic", "knn"] = "off"
+    """Skip rungs that would probably not do, guessed from the question alone; learned from feedback. It stops by itself
+    while its guesses are no better than the mean, which is what happens when the questions change."""
     judge: str | None = None
     """A model that is asked how good a reply is, where nothing else tells it."""
     samples: int | None = Field(default=None, ge=2, le=9)

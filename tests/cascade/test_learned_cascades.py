@@ -14,15 +14,16 @@ from agentflow.cascade.calibration import Calibration
 from agentflow.cascade.checks import token_confidence
 from agentflow.cascade.outcomes import Outcome, OutcomeFile, TriedRung, labelled
 from agentflow.cascade.routing.drift import Guarded
+from agentflow.cascade.routing.router import Skipping, question_features
 from agentflow.config import Settings
 from tests.servers.openai_server import ScriptedServer
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5}
 
 
-def settings(server: ScriptedServer, **cascade: Any) -> Settings:
+def settings(server: ScriptedServer, large: float = 10, **cascade: Any) -> Settings:
     model = {"backend": "openai", "base_url": server.url, "logprobs": True, "energy": {"kind": "cpu"}, "retries": 0}
-    prices = {"small": {"input": 0.1, "output": 0.1}, "large": {"input": 10, "output": 10}}
+    prices = {"small": {"input": 0.1, "output": 0.1}, "large": {"input": large, "output": large}}
     models = {name: {**model, "price": price} for name, price in prices.items()}
     return Settings.model_validate(
         {"models": models, "cascades": {"default": {"rungs": ["small", "large"], **cascade}}}
@@ -110,3 +111,40 @@ async def test_feedback_of_a_flow_is_kept_where_the_configuration_says(
         chain.feedback(0.8)
     (outcome,) = OutcomeFile(Path(".agentflow/outcomes.jsonl")).read()
     assert (outcome.task, outcome.served, outcome.score) == ("ask", "small", 0.8)
+
+
+async def test_a_router_skips_what_would_not_do_and_stops_when_the_questions_change(
+    here: Path, scripted_server: ScriptedServer
+) -> None:
+    """The small model can do short sums and no long ones; then, without notice, it can do neither."""
+    file = OutcomeFile(Path(".agentflow/outcomes.jsonl"))
+    questions = ["3+4", "2+9", "What does 123456789 plus 987654321 plus 555555555 come to, in words?"]
+    for number in range(300):
+        question = questions[number % 3]
+        small = TriedRung(rung="small", score=float(len(question) < 10))
+        file.add(
+            Outcome(
+                at=datetime.now(UTC), cascade="default", task="ask", served="small", score=small.score or 0.0,
+                tried=(small,), features=question_features(question),
+            )
+        )  # fmt: skip
+    unsure, sure = {"text": "?", "logprobs": [-3.0], "usage": USAGE}, {"text": "7", "logprobs": [-0.01], "usage": USAGE}
+    asked = settings(scripted_server, large=1, router="logistic")
+    async with Flow(asked) as flow, flow.chain("chain") as chain:
+        routing = chain.cascade.policy.routing
+        assert isinstance(routing, Skipping)
+
+        async def rungs(question: str, small: dict[str, Any]) -> list[str]:
+            scripted_server.script({"small": [small], "large": [sure]})
+            return [a.rung for a in (await chain.call(question, name="ask", checks=(token_confidence,))).attempts]
+
+        assert await rungs(questions[2], unsure) == ["small", "large"], "nothing is skipped before it has proved itself"
+        for number in range(60):
+            await rungs(questions[number % 3], sure if number % 3 < 2 else unsure)
+        assert routing.watch.trusted
+        assert await rungs(questions[2], unsure) == ["large"]
+        assert await rungs(questions[0], sure) == ["small"]
+        for number in range(60):
+            await rungs(questions[number % 2], unsure)
+        assert not routing.watch.trusted
+        assert await rungs(questions[2], unsure) == ["small", "large"]

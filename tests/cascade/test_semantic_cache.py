@@ -186,6 +186,15 @@ async def test_long_questions_are_matched_to_the_letter_alone(
     assert not (await it.call(long + "b", reuse=ALIKE)).reused
 
 
+async def test_what_users_wrote_is_not_in_the_file(scripted_server: ScriptedServer, cache: ReplyCache) -> None:
+    it = chain(cache, rung(scripted_server, "small"))
+    await it.call("where does 'Violet Jessop' live since 1934?", reuse=ALIKE)
+    await cache.aclose()
+    kept = b"".join(path.read_bytes() for path in cache.file.path.parent.glob("replies.db*"))
+    assert b"hello" in kept
+    assert not any(word in kept for word in (b"Violet", b"Jessop", b"1934"))
+
+
 async def test_other_wordings_need_an_embedder(scripted_server: ScriptedServer, cache: ReplyCache) -> None:
     it = Chain(Meter("c"), Cascade("t", (rung(scripted_server, "small"),)), MemoryLedger(), services=Services(cache))
     with pytest.raises(UsageError, match=r"\[research.embedder\]"):
