@@ -20,6 +20,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
+from yarl import URL
 
 from agentflow.backends.base import Dialect, Probe, ServerFacts
 from agentflow.backends.dialects import described, dressed, examine, needs_words
@@ -29,7 +30,7 @@ from agentflow.backends.retrying import retried
 from agentflow.backends.server_metrics import ServerMetrics
 from agentflow.backends.sse import Events, parsed
 from agentflow.backends.untrusted import bounded
-from agentflow.backends.wire import Gathered, request_json, seconds, usage_of
+from agentflow.backends.wire import Gathered, request_json, seconds, usage_of, written
 from agentflow.errors import BackendError, BackendTimeout, ConnectionDropped
 from agentflow.messages import Completion, Delta, Request, Timings, TokenUsage
 
@@ -74,6 +75,7 @@ class OpenAIBackend:
         dialect: Dialect | str = "auto",
     ) -> None:
         self._base = base_url.rstrip("/")
+        self._chat = URL(f"{self._base}/chat/completions")
         self._where = urlsplit(base_url).netloc
         self._is_openai = self._where == _OPENAI
         self.provider = "openai" if self._is_openai else "openai_compatible"
@@ -130,7 +132,7 @@ class OpenAIBackend:
         gathered, answered = Gathered(tell), False
         try:
             async with self._open().post(
-                f"{self._base}/chat/completions", json=body, headers=self._headers(request), allow_redirects=False
+                self._chat, data=written(body), headers=self._headers(request), allow_redirects=False
             ) as response:
                 answered = True
                 if response.status != 200:
@@ -282,7 +284,9 @@ class OpenAIBackend:
 
     def _headers(self, request: Request | None = None) -> dict[str, str]:
         key = os.environ.get(self._key_env) if self._key_env else None
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Content-Type": "application/json"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         if self._single_use:
             headers["Connection"] = "close"
         if request is not None and request.key is not None:

@@ -23,6 +23,10 @@ async def bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
     Raises:
         BadReply: it is longer than ``most`` bytes.
     """
+    length = response.content_length
+    if length is not None and length <= most and "Content-Encoding" not in response.headers:
+        # It cannot be more than it says; packed, it could be.
+        return await response.read()
     body = bytearray()
     async for block in response.content.iter_chunked(65_536):
         body += block

@@ -7,10 +7,13 @@ Imports untrusted, messages, errors.
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
+
+from pydantic_core import to_json
 
 from agentflow.backends.untrusted import count, items, mapping, name, text
 from agentflow.errors import BadReply
@@ -52,6 +55,16 @@ def request_json(model: str, request: Request) -> dict[str, Any]:
         schema = {"name": request.schema.name, "schema": dict(request.schema.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body
+
+
+def written(body: Mapping[str, Any]) -> bytes:
+    """A body as the bytes of its JSON."""
+    try:
+        # Several times as fast as the standard library.
+        return to_json(body)
+    except ValueError:
+        # Text that is no Unicode: half of a character.
+        return json.dumps(body).encode()
 
 
 @dataclass(slots=True)

@@ -83,16 +83,25 @@ class Asking(Generic[Reply]):
         min_output: tokens below which a reply is not worth asking for.
         ends_at: when the call must be over, on the event loop's clock; None without a deadline.
         others: whether another rung may still be asked, and so needs time of its own.
+        prices_warmth: whether the policy will want to know which prompts the rungs have read.
     """
 
     def __init__(
-        self, scope: CallScope, trail: Trail, min_output: int, ends_at: float | None, others: Callable[[], bool]
+        self,
+        scope: CallScope,
+        trail: Trail,
+        min_output: int,
+        ends_at: float | None,
+        others: Callable[[], bool],
+        *,
+        prices_warmth: bool = False,
     ) -> None:
         self._scope = scope
         self._trail = trail
         self._min_output = min_output
         self._ends_at = ends_at
         self._others = others
+        self._prices_warmth = prices_warmth
         self.overtaken = False
         """Whether the call has its reply, and what still runs beside it is cancelled."""
 
@@ -338,7 +347,8 @@ class Asking(Generic[Reply]):
                 span.fail(cancelled, facts(self._unanswered(sending, "cancelled", reason, repair=repair)))
                 raise
             self._scope.admission.saw(by.name, self._scope.labels.call, completion.usage.output)
-            self._scope.warmth.saw(by, request, completion.usage)
+            if self._prices_warmth:
+                self._scope.warmth.saw(by, request, completion.usage)
             hedged_by = by if sending.hedge else None
             judged = await judge(rung, Heard(request, completion, sending.spend, by=hedged_by))
             self._trail.note(sending.key, judged.attempt)

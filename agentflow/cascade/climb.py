@@ -90,7 +90,10 @@ class Climb:
         self._asked = request
         now = asyncio.get_running_loop().time()
         ends_at = None if request.timeout_s is None else now + request.timeout_s
-        self.asking: Asking[_Tried] = Asking(self.scope, self.trail, self.policy.min_output, ends_at, self._others)
+        self.asking: Asking[_Tried] = Asking(
+            self.scope, self.trail, self.policy.min_output, ends_at, self._others,
+            prices_warmth=self.policy.routing is not None,
+        )  # fmt: skip
         while not self.ended:
             # What was decided as the last attempt was judged still holds, unless something has changed since.
             decision, self._decision = self._decision or self.policy.choose(self._state(request)), None
