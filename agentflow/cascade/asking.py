@@ -150,13 +150,13 @@ class Asking(Generic[Reply]):
     async def _done(self, rung: ModelRung, key: str) -> Entry | None:
         """What an earlier run of the job recorded of this attempt; None when it may leave."""
         entry = await self._scope.ledger.find(key, replay=True)
-        if entry is None or entry.state in ("held", "released"):
+        if entry is None or entry.state == "held":
             return None
         if entry.completion is None and rung.lane.hedges is not None:
             hedge = await self._scope.ledger.find(key + _HEDGE, replay=True)
             if hedge is not None and hedge.completion is not None:
                 return hedge
-        return entry
+        return None if entry.state == "released" else entry
 
     async def _again(
         self, rung: ModelRung, request: Request, done: Entry, judge: Judge[Reply], *, repair: bool
