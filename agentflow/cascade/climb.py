@@ -126,14 +126,18 @@ class Climb:
         if len(places) == 1:
             await self._one(places[0], request)
             return
-        async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(self._one(place, request)) for place in places]
-            for next_done in asyncio.as_completed(asked):
-                if await next_done:
-                    self.asking.overtaken = True
-                    for task in asked:
-                        task.cancel()
-                    break
+        try:
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(self._one(place, request)) for place in places]
+                for next_done in asyncio.as_completed(asked):
+                    if await next_done:
+                        self.asking.overtaken = True
+                        for task in asked:
+                            task.cancel()
+                        break
+        except ExceptionGroup as failed:
+            # Whoever calls knows nothing of rungs side by side.
+            raise failed.exceptions[0] from None
         # Decided while others were still running: what they ended with counts too.
         self._decision = None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from agentflow.budget.ledger import MemoryLedger
+from agentflow.budget.ledger import Entry, MemoryLedger, Opening
 from agentflow.budget.meter import Meter
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.checks import token_confidence
@@ -18,7 +18,7 @@ from agentflow.cascade.routing.latency import LatencyFirst
 from agentflow.cascade.routing.state import Abstain, Decision, State, Try
 from agentflow.cascade.rung import CodeRung, ModelRung
 from agentflow.chain import CallRecord, Chain
-from agentflow.errors import CallFailed
+from agentflow.errors import CallFailed, LedgerError
 from tests.cascade.test_cascade import _backends_are_closed, code, rung
 from tests.servers.openai_server import ScriptedServer
 
@@ -70,6 +70,20 @@ async def test_side_by_side_a_reply_that_is_not_good_waits_for_the_other(scripte
     reply = await it.call("Who?", checks=(token_confidence,))
     assert reply.text == "sure"
     assert [(a.rung, a.outcome) for a in reply.attempts] == [("quick", "kept"), ("slow", "accepted")]
+
+
+async def test_side_by_side_an_error_is_told_as_it_is(scripted_server: ScriptedServer) -> None:
+    class Full(MemoryLedger):
+        async def open(self, opening: Opening) -> Entry:
+            raise LedgerError("The disk is full.")
+
+    policy = Policy(routing=LatencyFirst(abreast=2))
+    rungs = rung(scripted_server, "one"), rung(scripted_server, "two")
+    it = Chain(Meter("chain"), Cascade("test", rungs, policy), Full())
+    with pytest.raises(LedgerError, match="full"):
+        await it.call("Who?")
+    assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
+    assert it.meter.statistics().open_holds == 0
 
 
 @dataclass(frozen=True)
