@@ -183,18 +183,20 @@ class OpenAIBackend:
             raise ConnectionDropped(f"{self._where} ended the stream before the reply of '{model}' was whole.")
         if gathered.finish == "error":
             raise BackendError(f"{self._where} broke off the reply of '{model}' by itself. Look at the server's log.")
-        text = "".join(gathered.text)
+        text, calls = "".join(gathered.text), gathered.tool_calls()
+        # Tools that are called are tokens as well, whoever counts them.
+        said = text + "".join(call.name + call.arguments for call in calls)
         usage = usage_of(gathered.usage, gathered.timings)
-        if usage is not None and is_absurd(usage, request, text, self._count):
+        if usage is not None and is_absurd(usage, request, said, self._count):
             usage = None
         completion = Completion(
             text=text,
             model=gathered.model or model,
-            usage=usage or self._count(request, text),
+            usage=usage or self._count(request, said),
             timings=timings,
             finish_reason=gathered.finish,
             id=gathered.id,
-            tool_calls=gathered.tool_calls(),
+            tool_calls=calls,
             logprobs=tuple(gathered.logprobs) or None,
             reported_joules=gathered.joules,
         )

@@ -230,6 +230,13 @@ async def test_a_reply_that_the_server_broke_off_is_none(scripted_server: Script
         await ask(scripted_server, {"text": "hal", "finish_reason": "abort"})
 
 
+async def test_calls_of_tools_are_counted_where_the_server_sends_no_usage(scripted_server: ScriptedServer) -> None:
+    arguments = json.dumps({"words": "one two three " * 40})
+    call = {"id": "1", "type": "function", "function": {"name": "count", "arguments": arguments}}
+    completion = await ask(scripted_server, {"tool_calls": [call], "omit_usage": True, "finish_reason": "tool_calls"})
+    assert completion.usage.output >= 120
+
+
 @pytest.mark.parametrize("joules", [-1, "many", True, float("nan"), 1e300])
 async def test_joules_that_cannot_be_are_not_believed(scripted_server: ScriptedServer, joules: Any) -> None:
     completion = await ask(scripted_server, {"text": "hi", "extra": {"energy_joules": joules}}, stream=False)
