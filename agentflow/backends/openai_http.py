@@ -135,12 +135,19 @@ class OpenAIBackend:
                 answered = True
                 if response.status != 200:
                     said, later = await bounded(response, _LONGEST_BODY), response.headers.get("Retry-After", "")
+                    if key := self._key():
+                        said = said.replace(os.fsencode(key), "…".encode())
                     raise refusal(response.status, said, later, self._where, model)
                 streamed, first_s = await self._read(response, gathered, started)
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise
             raise broken(error, self._where, answered=answered) from error
+        except BackendError as error:
+            # What a server sent may be quoted, and it was sent the key.
+            if key := self._key():
+                error.args = (str(error).replace(key, "…"),)
+            raise
         timings = Timings(
             time.monotonic() - started,
             first_s,
@@ -278,8 +285,11 @@ class OpenAIBackend:
             )
         return self._session
 
+    def _key(self) -> str:
+        return os.environ.get(self._key_env, "") if self._key_env else ""
+
     def _headers(self, request: Request | None = None) -> dict[str, str]:
-        key = os.environ.get(self._key_env) if self._key_env else None
+        key = self._key()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         if self._single_use:
             headers["Connection"] = "close"
