@@ -225,7 +225,7 @@ async def test_it_does_not_wait_where_that_does_not_help(
 async def test_a_call_that_may_wait_is_over_by_its_deadline_or_is_not_sent(scripted_server: ScriptedServer) -> None:
     scripted_server.script({"small": [{"gate": "never"}]})
     it = chain(Placement(carbon=hours({12: 100}), clock=Hands()), replace(rung(scripted_server, "small"), region="FRA"))
-    with pytest.raises(CallFailed, match="no whole reply within 0.4"):
+    with pytest.raises(CallFailed, match=r"no whole reply within 0\.4"):
         await it.call("Hi", deferrable_until=0.4)
     with pytest.raises(CallFailed, match="0 s are left"):
         await it.call("Hi", deferrable_until=-5)
