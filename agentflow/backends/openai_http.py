@@ -172,7 +172,11 @@ class OpenAIBackend:
                 if self._add(gathered, chunk) and first_s is None:
                     first_s = time.monotonic() - started
             if events.done:
-                await _ended(response)
+                if self._single_use:
+                    # Given back, it would be written to by the next call while the server closes it.
+                    response.close()
+                else:
+                    await _ended(response)
                 return True, first_s
         for chunk in events.rest():
             self._add(gathered, chunk)
