@@ -250,7 +250,7 @@ class Chain:
         name = writable(name)
         waited_s = 0.0
         if deferrable_until is not None:
-            waited_s = await self._wait((cascade or self.cascade).rungs, request, deferrable_until)
+            request, waited_s = await self._wait((cascade or self.cascade).rungs, request, deferrable_until)
         self._calls += 1
         scope = CallScope(
             self.meter, self._ledger, self._key(name, request), self._observer(name),
@@ -321,13 +321,21 @@ class Chain:
         if self._closed:
             raise UsageError(f"Chain '{self.meter.path}' is closed; open a new one for another call.")
 
-    async def _wait(self, rungs: tuple[Rung, ...], request: Request, until: datetime | timedelta | float) -> float:
-        """Wait for a better hour, where there is one before the deadline and the budget's own end."""
+    async def _wait(
+        self, rungs: tuple[Rung, ...], request: Request, until: datetime | timedelta | float
+    ) -> tuple[Request, float]:
+        """Wait for a better hour, where there is one before the deadline and the budget's own end.
+
+        Returns:
+            The request, which must be over by the deadline, and the seconds that were waited.
+        """
         placement = self._services.placement
         moment = deadline(until, placement.clock.now())
         waited_s = await placement.wait(rungs, request, self._residency, moment, self.meter.room().seconds)
         self._refuse_closed()
-        return waited_s
+        left_s = max((moment - placement.clock.now()).total_seconds(), 0.0)
+        timeout_s = left_s if request.timeout_s is None else min(left_s, request.timeout_s)
+        return replace(request, timeout_s=timeout_s), waited_s
 
     def _reusing(self, reuse: Reuse) -> Reusing:
         replies = self._services.replies

@@ -137,12 +137,19 @@ class OpenAIBackend:
                 answered = True
                 if response.status != 200:
                     said, later = await bounded(response, _LONGEST_BODY), response.headers.get("Retry-After", "")
+                    if key := self._key():
+                        said = said.replace(os.fsencode(key), "…".encode())
                     raise refusal(response.status, said, later, self._where, model)
                 streamed, first_s = await self._read(response, gathered, started)
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise
             raise broken(error, self._where, answered=answered) from error
+        except BackendError as error:
+            # What a server sent may be quoted, and it was sent the key.
+            if key := self._key():
+                error.args = (str(error).replace(key, "…"),)
+            raise
         timings = Timings(
             time.monotonic() - started,
             first_s,
@@ -189,18 +196,20 @@ class OpenAIBackend:
             raise ConnectionDropped(f"{self._where} ended the stream before the reply of '{model}' was whole.")
         if gathered.finish == "error":
             raise BackendError(f"{self._where} broke off the reply of '{model}' by itself. Look at the server's log.")
-        text = "".join(gathered.text)
+        text, calls = "".join(gathered.text), gathered.tool_calls()
+        # Tools that are called are tokens as well, whoever counts them.
+        said = text + "".join(call.name + call.arguments for call in calls)
         usage = usage_of(gathered.usage, gathered.timings)
-        if usage is not None and is_absurd(usage, request, text, self._count):
+        if usage is not None and is_absurd(usage, request, said, self._count):
             usage = None
         completion = Completion(
             text=text,
             model=gathered.model or model,
-            usage=usage or self._count(request, text),
+            usage=usage or self._count(request, said),
             timings=timings,
             finish_reason=gathered.finish,
             id=gathered.id,
-            tool_calls=gathered.tool_calls(),
+            tool_calls=calls,
             logprobs=tuple(gathered.logprobs) or None,
             reported_joules=gathered.joules,
         )
@@ -282,10 +291,12 @@ class OpenAIBackend:
             )
         return self._session
 
+    def _key(self) -> str:
+        return os.environ.get(self._key_env, "") if self._key_env else ""
+
     def _headers(self, request: Request | None = None) -> dict[str, str]:
-        key = os.environ.get(self._key_env) if self._key_env else None
         headers = {"Content-Type": "application/json"}
-        if key:
+        if key := self._key():
             headers["Authorization"] = f"Bearer {key}"
         if self._single_use:
             headers["Connection"] = "close"

@@ -44,13 +44,18 @@ ReplyGiven = TypeVar("ReplyGiven", bound=Judged, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A reply that came. ``completion`` is None when code gave it; ``by`` is whom a hedge asked, where it is one's."""
+    """A reply that came.
+
+    ``completion`` is None when code gave it; ``by`` is whom a hedge asked, where it is one's; ``served`` says that an
+    earlier run of the job was given it, and served it.
+    """
 
     request: Request
     completion: Completion | None
     spend: Spend
     replayed: bool = False
     by: ModelRung | None = None
+    served: bool = False
 
 
 class Judge(Protocol[ReplyGiven]):
@@ -156,16 +161,27 @@ class Asking(Generic[Reply]):
             return await self._send(rung, sending, judge, listener, listener, repair=repair)
         return await self._hedged(rung, request, sending, judge, listener, repair=repair)
 
+    async def served_before(self, rung: ModelRung) -> bool:
+        """Whether an earlier run of the job was given a reply of this rung, and served it."""
+        number = 1
+        while (entry := await self._scope.ledger.find(self._trail.key(rung, number))) is not None:
+            if entry.completion is None and rung.lane.hedges is not None:
+                entry = await self._scope.ledger.find(entry.key + _HEDGE) or entry
+            if entry.outcome == "accepted":
+                return True
+            number += 1
+        return False
+
     async def _done(self, rung: ModelRung, key: str) -> Entry | None:
         """What an earlier run of the job recorded of this attempt; None when it may leave."""
         entry = await self._scope.ledger.find(key, replay=True)
-        if entry is None or entry.state in ("held", "released"):
+        if entry is None or entry.state == "held":
             return None
         if entry.completion is None and rung.lane.hedges is not None:
             hedge = await self._scope.ledger.find(key + _HEDGE, replay=True)
             if hedge is not None and hedge.completion is not None:
                 return hedge
-        return entry
+        return None if entry.state == "released" else entry
 
     async def _again(
         self, rung: ModelRung, request: Request, done: Entry, judge: Judge[Reply], *, repair: bool
@@ -176,7 +192,8 @@ class Asking(Generic[Reply]):
         if done.key.endswith(_HEDGE):
             self._trail.attempt(rung, "cancelled", Spend(), _OVERTAKEN, repair=repair, replayed=True)
             by = rung.hedge_with or rung
-        return await judge(rung, Heard(request, done.completion, Spend(), replayed=True, by=by))
+        served = done.outcome == "accepted"
+        return await judge(rung, Heard(request, done.completion, Spend(), replayed=True, by=by, served=served))
 
     async def _reserve(self, rung: ModelRung, request: Request, key: str) -> Sending | None:
         """Wait for a turn, then reserve what the attempt may cost: who stands in line holds no budget meanwhile.

@@ -96,6 +96,10 @@ class Trail:
         self._keys[named] += 1
         return f"{self._scope.key}|{self._keys[named]}|{named}"
 
+    def key(self, rung: Rung, number: int) -> str:
+        """The ledger's key of an attempt of a rung that is no evidence, by its number from 1."""
+        return f"{self._scope.key}|{number}|{rung.name}"
+
     def unused(self, rung: Rung, about: str = "") -> None:
         """Give back the key that ``next_key`` gave last: the rung was not asked after all."""
         self._keys[f"{rung.name}|{about}" if about else rung.name] -= 1
