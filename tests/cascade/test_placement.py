@@ -168,6 +168,22 @@ async def test_a_call_that_may_wait_is_sent_in_the_greenest_hour(scripted_server
     assert calling.result().waited_s == 5_400
 
 
+async def test_a_repeated_run_does_not_wait_again_for_what_it_was_given(scripted_server: ScriptedServer) -> None:
+    ledger, small = MemoryLedger(), replace(rung(scripted_server, "small"), region="FRA")
+
+    def job(figures: dict[int, float]) -> tuple[Chain, Hands]:
+        clock = Hands()
+        services = Services(placement=Placement(carbon=hours(figures), clock=clock))
+        return Chain(Meter("job"), Cascade("test", (small,)), ledger, services=services), clock
+
+    first, _ = job({12: 50, 14: 300})
+    reply = await first.call("Hi", deferrable_until=4 * 3600)
+    repeated, clock = job({12: 300, 14: 50})
+    again = await repeated.call("Hi", deferrable_until=4 * 3600)
+    assert (again.text, again.waited_s, clock.waits) == (reply.text, 0.0, [])
+    assert len(scripted_server.requests()) == 1
+
+
 async def test_a_cancelled_wait_holds_nothing(scripted_server: ScriptedServer) -> None:
     clock = Hands()
     placement = Placement(carbon=hours({12: 300, 14: 50}), clock=clock)
