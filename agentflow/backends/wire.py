@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -20,6 +21,8 @@ from agentflow.messages import Delta, FinishReason, Image, Message, Request, Tok
 
 _MOST_REPLY_CHARS = 8_000_000
 _MOST_JOULES = 1e12
+# What servers mean by minus infinity, as a figure that JSON and databases can hold.
+_IMPROBABLE = -1e4
 _SUMMARY = frozenset(("usage", "timings", "energy_joules", "energy_kwh"))
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop", "length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter",
@@ -210,8 +213,9 @@ def _image_json(image: Image) -> dict[str, Any]:
 
 def _logprobs(value: Any) -> list[float]:
     tokens = items((mapping(value) or {}).get("content"))
-    numbers = [number(token.get("logprob")) for token in tokens]
-    return [min(p, 0.0) for p in numbers if p is not None]
+    # Left out, a token of no probability at all would make the reply look surer than it is.
+    told = [_IMPROBABLE if token.get("logprob") == -math.inf else number(token.get("logprob")) for token in tokens]
+    return [min(p, 0.0) for p in told if p is not None]
 
 
 def _reported_joules(data: Mapping[str, Any], before: float | None) -> float | None:

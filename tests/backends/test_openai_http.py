@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from agentflow.backends.openai_http import OpenAIBackend, request_id
+from agentflow.cascade.confidence import joint_probability
 from agentflow.errors import (
     BackendError,
     BackendUnavailable,
@@ -263,3 +264,10 @@ async def test_calls_of_tools_are_counted_where_the_server_sends_no_usage(script
 async def test_joules_that_cannot_be_are_not_believed(scripted_server: ScriptedServer, joules: Any) -> None:
     completion = await ask(scripted_server, {"text": "hi", "extra": {"energy_joules": joules}}, stream=False)
     assert completion.reported_joules is None
+
+
+async def test_a_token_of_no_probability_counts_as_such(scripted_server: ScriptedServer) -> None:
+    request = Request((Message("user", "hello"),), max_output_tokens=50, logprobs=True, timeout_s=20)
+    step = {"text": "ab", "logprobs": [-0.1, float("-inf")]}
+    completion = await ask(scripted_server, step, request)
+    assert joint_probability(completion.logprobs) == 0.0
