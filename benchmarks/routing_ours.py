@@ -1,13 +1,13 @@
 """Our own decisions on recorded outcomes: posteriors and plans of ``agentflow.cascade.routing``, walked in bulk.
 
-Posteriors and plans are learned on the training half alone, one pair for each kind of signal (riding on the reply, or
-a call of its own). A question whose task (benchmark) has labels is planned with what is known of it; one of an unknown
+Priors, posteriors and plans are learned on the training half alone, one of each for each kind of signal (riding on the
+reply, or a call of its own). A question whose task (benchmark) has labels is planned with what is known of it; one of an unknown
 task with the plan that looks at replies alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from agentflow.cascade.routing.plan import Designs, Graph, Plan, choose_steps
 from agentflow.cascade.routing.posterior import Posterior
 from agentflow.cascade.routing.prior import Prior
 from agentflow.cascade.routing.regression import Floats
+from agentflow.cascade.routing.router import question_features
 from benchmarks.routing_baselines import best_model, point, trades
 from benchmarks.routing_data import Outcomes
 from benchmarks.routing_scores import Point
@@ -42,6 +43,16 @@ def agentflow(train: Outcomes, test: Outcomes, *, patience: float = PATIENCE, de
 def three_rungs(train: Outcomes, test: Outcomes) -> list[Point]:
     """The same with up to three rungs in a climb."""
     return agentflow(train, test, depth=3)
+
+
+def five_features(train: Outcomes, test: Outcomes) -> list[Point]:
+    """The same with ``question_features`` in place of embeddings: what a live call is decided by."""
+    return agentflow(_with_features(train), _with_features(test))
+
+
+def _with_features(outcomes: Outcomes) -> Outcomes:
+    numbers = [question_features(text) for text in outcomes.query.tolist()]
+    return replace(outcomes, embedding=np.array(numbers, np.float64))
 
 
 def task_hidden(train: Outcomes, test: Outcomes) -> list[Point]:

@@ -33,8 +33,8 @@ class Prior:
         ones = _with_ones(tasks)
         self._levels = ridge(ones, _LIGHT) @ good
         rest, x = good - ones @ self._levels, self._scaled(numbers)
-        solver = np.linalg.solve(x.T @ x + _PENALTY * np.eye(x.shape[1]), x.T)
-        self._weights = solver @ rest
+        solver: Floats = np.linalg.solve(x.T @ x + _PENALTY * np.eye(x.shape[1]), x.T).astype(np.float64, copy=False)
+        self._weights: Floats = solver @ rest
         self.learned: Floats = ones @ self._levels + left_out(x, solver, rest)
 
     def chances(self, numbers: Floats, tasks: Floats) -> Floats:

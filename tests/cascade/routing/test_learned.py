@@ -27,7 +27,8 @@ def climb(
     """One question, live: how good what was served is, and what it cost."""
     cost, attempts = 0.0, list[Seen]()
     while True:
-        shown = state(*attempts, task=asked.task[row], signal=signal, worth=worth)
+        features = asked.features[row] if asked.features else ()
+        shown = state(*attempts, task=asked.task[row], signal=signal, worth=worth, features=features)
         chosen = policy.choose(shown)
         match chosen:
             case Try(rung):
@@ -186,6 +187,30 @@ def test_examples_are_the_outcomes_that_every_rung_answered() -> None:
     assert (found.good.tolist(), found.confidence.tolist()) == ([[0.0, 1.0]], [[0.4, 0.9]])
     assert found.answers[0, 0] != found.answers[0, 1]
     assert len(Examples.gather([], ("small", "large"))) == 0
+
+
+def test_what_the_question_tells_moves_the_first_step() -> None:
+    worth = Worth(good=1e-3)
+    policy = ExpectedUtility(LearnedEstimator(examples(told=True), PRICES, worth))
+    likely, unlikely = (policy.choose(state(task="hard", worth=worth, features=(ease, 0.0))) for ease in (4.0, -4.0))
+    assert isinstance(likely, Try) and isinstance(unlikely, Try)
+    assert likely.rung < unlikely.rung
+
+
+def test_a_climb_that_is_told_numbers_of_the_question_is_worth_more() -> None:
+    worth, asked = Worth(good=2e-4), examples(400, seed=1, told=True)
+    policies = [ExpectedUtility(LearnedEstimator(examples(told=told), PRICES, worth)) for told in (False, True)]
+    untold, told = (
+        utility([climb(policy, asked, row, worth=worth) for row in range(len(asked))], worth) for policy in policies
+    )
+    assert told > untold
+
+
+def test_a_question_without_its_numbers_is_judged_by_replies_alone() -> None:
+    learned = LearnedEstimator(examples(told=True), PRICES, WORTH)
+    assert learned.reads_questions
+    reply = seen(0, 0.7, "a")
+    assert learned.served(state(reply, task="hard")) == learned.served(state(reply, task="never seen"))
 
 
 def test_where_a_good_reply_is_worth_more_more_is_spent() -> None:
