@@ -1,8 +1,8 @@
 """Our own decisions on recorded outcomes: posteriors and plans of ``agentflow.cascade.routing``, walked in bulk.
 
 Priors, posteriors and plans are learned on the training half alone, one of each for each kind of signal (riding on the
-reply, or a call of its own). A question whose task (benchmark) has labels is planned with what is known of it; one of an unknown
-task with the plan that looks at replies alone.
+reply, or a call of its own). A question whose task (benchmark) has labels is planned with what is known of both; one
+of an unknown task with the plan that looks at replies alone.
 """
 
 from __future__ import annotations
