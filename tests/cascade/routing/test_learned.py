@@ -68,12 +68,16 @@ def test_a_learned_climb_beats_the_fixed_order_when_good_replies_are_worth_littl
     assert learned > ordered
 
 
-def test_live_steps_are_the_steps_of_the_bulk_walk() -> None:
-    learned = LearnedEstimator(examples(), PRICES, WORTH)
-    asked, policy = examples(60, seed=2), ExpectedUtility(learned)
+@pytest.mark.parametrize("told", [False, True])
+def test_live_steps_are_the_steps_of_the_bulk_walk(told: bool) -> None:
+    learned = LearnedEstimator(examples(told=told), PRICES, WORTH)
+    asked, policy = examples(60, seed=2, told=told), ExpectedUtility(learned)
     plan = learned._plans[True]
     price = np.broadcast_to([cost.usd / WORTH.good for cost in COSTS], asked.good.shape)
-    evidence = Evidence(asked.confidence, asked.answers, one_of(asked.task, TASKS), price, np.zeros_like(price))
+    about = one_of(asked.task, TASKS)
+    if learned._prior is not None:
+        about = np.hstack([about, learned._prior.chances(np.array(asked.features), about)])
+    evidence = Evidence(asked.confidence, asked.answers, about, price, np.zeros_like(price))
     for node in plan.graph.nodes():
         steps = plan.graph.steps(node)
         if not steps:
@@ -85,7 +89,8 @@ def test_live_steps_are_the_steps_of_the_bulk_walk() -> None:
             attempts = [
                 seen(rung, float(asked.confidence[row, rung]), str(asked.answers[row, rung])) for rung in node.asked
             ]
-            live = policy.choose(state(*attempts, task=asked.task[row]))
+            features = asked.features[row] if told else ()
+            live = policy.choose(state(*attempts, task=asked.task[row], features=features))
             if bulk < 0:
                 assert isinstance(live, Stop)
                 assert attempts[live.seen].rung == served.rung[row]
