@@ -1,20 +1,22 @@
 """Our own decisions on recorded outcomes: posteriors and plans of ``agentflow.cascade.routing``, walked in bulk.
 
-Posteriors and plans are learned on the training half alone, one pair for each kind of signal (riding on the reply, or
-a call of its own). A question whose task (benchmark) has labels is planned with what is known of it; one of an unknown
-task with the plan that looks at replies alone.
+Priors, posteriors and plans are learned on the training half alone, one of each for each kind of signal (riding on the
+reply, or a call of its own). A question whose task (benchmark) has labels is planned with what is known of both; one
+of an unknown task with the plan that looks at replies alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from agentflow.cascade.routing.evidence import Evidence, Node, one_of, rungs_worth_asking
 from agentflow.cascade.routing.plan import Designs, Graph, Plan, choose_steps
 from agentflow.cascade.routing.posterior import Posterior
+from agentflow.cascade.routing.prior import Prior
 from agentflow.cascade.routing.regression import Floats
+from agentflow.cascade.routing.router import question_features
 from benchmarks.routing_baselines import best_model, point, trades
 from benchmarks.routing_data import Outcomes
 from benchmarks.routing_scores import Point
@@ -43,6 +45,16 @@ def three_rungs(train: Outcomes, test: Outcomes) -> list[Point]:
     return agentflow(train, test, depth=3)
 
 
+def five_features(train: Outcomes, test: Outcomes) -> list[Point]:
+    """The same with ``question_features`` in place of embeddings: what a live call is decided by."""
+    return agentflow(_with_features(train), _with_features(test))
+
+
+def _with_features(outcomes: Outcomes) -> Outcomes:
+    numbers = [question_features(text) for text in outcomes.query.tolist()]
+    return replace(outcomes, embedding=np.array(numbers, np.float64))
+
+
 def task_hidden(train: Outcomes, test: Outcomes) -> list[Point]:
     """The same when the name of the call is not told: no question is known to be of a labelled task."""
     return [point(w.cost, w.score, w.latency) for _, w in walks(train, test, hidden=True)]
@@ -56,14 +68,13 @@ def walks(
     wait = patience / train.latency[:, best_model(train)].mean()
     known = () if hidden else tuple(sorted(set(train.benchmark)))
     n = len(test.ids)
-    rungs = rungs_worth_asking(train.score, train.answer_cost)
     empty = [Walked(np.zeros(n), np.zeros(n), np.zeros(n)) for _ in swept]
     kinds = [(own, named) for own in (False, True) for named in (False, True)]
     for own, named in kinds:
         of = (test.own_signal == own) & (np.isin(test.benchmark, known) == named)
         fit = train.own_signal == own
         if of.any():
-            learned = Learned(train.of(fit if fit.any() else slice(None)), rungs, known if named else (), depth)
+            learned = Learned(train.of(fit if fit.any() else slice(None)), known if named else (), depth)
             for trade, whole in zip(swept, empty, strict=True):
                 walked = learned.walk(test.of(of), trade, wait)
                 whole.cost[of], whole.score[of], whole.latency[of] = walked.cost, walked.score, walked.latency
@@ -73,10 +84,12 @@ def walks(
 class Learned:
     """Posterior and plans of one kind of signal."""
 
-    def __init__(self, train: Outcomes, rungs: tuple[int, ...], tasks: tuple[str, ...], depth: int = 2) -> None:
+    def __init__(self, train: Outcomes, tasks: tuple[str, ...], depth: int = 2) -> None:
         self.train = train
         self.tasks = tasks
+        rungs = rungs_worth_asking(train.score, train.answer_cost)
         self.graph = Graph(rungs, free=not train.check_cost.any(), depth=depth)
+        self.prior = Prior(train.embedding, one_of(train.benchmark.tolist(), tasks), train.score[:, list(rungs)])
         self._prices = _Prices(train)
         self.evidence = self._evidence(train)
         self.posterior = Posterior(self.graph.nodes(), self.evidence, train.score)
@@ -124,8 +137,10 @@ class Learned:
         nothing = np.zeros_like(outcomes.score)
         about = np.empty((len(outcomes.ids), 0))
         if self.tasks:
-            length = np.log1p(outcomes.prompt)[:, None]
-            about = np.hstack([length, length**2, one_of(list(outcomes.benchmark), self.tasks)])
+            length, tasks = np.log1p(outcomes.prompt)[:, None], one_of(outcomes.benchmark.tolist(), self.tasks)
+            learned_from = outcomes is self.train
+            prior = self.prior.learned if learned_from else self.prior.chances(outcomes.embedding, tasks)
+            about = np.hstack([length, length**2, tasks, prior])
         return Evidence(np.exp(np.minimum(outcomes.confidence, 0.0)), outcomes.answers, about, nothing, nothing)
 
 

@@ -28,6 +28,7 @@ POLICIES: Mapping[str, Policy] = {
     "cascade_2": baselines.cascade2,
     "cascade_3": baselines.cascade3,
     "agentflow": ours.agentflow,
+    "agentflow_five_features": ours.five_features,
     "agentflow_task_hidden": ours.task_hidden,
     "agentflow_three_rungs": ours.three_rungs,
     "bound_same_half": bounds.same_half,

@@ -13,6 +13,7 @@ from agentflow.cascade.routing.drift import Guarded
 from agentflow.cascade.routing.fixed import FixedOrder
 from agentflow.cascade.routing.router import Skipping
 from agentflow.cascade.routing.state import Decision, Routing, State, Worth
+from agentflow.cascade.routing.utility import ExpectedUtility
 from agentflow.cascade.signals import Signal
 
 
@@ -54,7 +55,11 @@ class Policy:
     @property
     def reads_questions(self) -> bool:
         """Whether it looks at the question's features."""
-        return isinstance(self.routing, Skipping)
+        if isinstance(self.routing, Skipping):
+            return True
+        learned = self.routing.learned if isinstance(self.routing, Guarded) else self.routing
+        estimator = learned.estimator if isinstance(learned, ExpectedUtility) else None
+        return estimator is not None and estimator.reads_questions
 
     def saw(self, state: State, rung: str, signal: float | None, *, accepted: bool) -> None:
         """Tell a learned policy what came of a rung, by which it notices that it is out of its depth."""

@@ -30,7 +30,7 @@ from agentflow.tokens import TokenCounter
 
 # A request is not sent with less time than this left, and ends this long before a budget's seconds do, so that
 # what there is can be delivered in time.
-LEAST_S, DELIVERY_S = 0.25, 0.1
+LEAST_S, DELIVERY_S = 0.25, 0.25
 
 
 @dataclass(frozen=True, slots=True)

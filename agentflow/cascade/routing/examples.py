@@ -21,6 +21,7 @@ class Examples:
         good: n x m, 0 or 1.
         confidence: n x m, signals as probabilities.
         answers: n x m, equal numbers for equal answers of one question.
+        features: n times k numbers of the question (``question_features``, or an embedding); empty when not known.
     """
 
     rungs: tuple[str, ...]
@@ -28,6 +29,7 @@ class Examples:
     good: Floats
     confidence: Floats
     answers: Ints
+    features: tuple[tuple[float, ...], ...] = ()
 
     def __len__(self) -> int:
         """How many questions."""
@@ -41,6 +43,7 @@ class Examples:
             >>> # Examples.gather(OutcomeFile(path).read(), ("small", "large"))
         """
         tasks: list[str] = []
+        features: list[tuple[float, ...]] = []
         rows: list[tuple[list[float], list[float], list[int]]] = []
         for outcome in outcomes:
             tried = {one.rung: one for one in outcome.tried if one.valid}
@@ -54,6 +57,7 @@ class Examples:
             answers = numbered({place: one.answer for place, one in enumerate(ones)}, len(rungs))
             rows.append(([float(g or 0) for g in good], [s or 0.0 for s in signals], answers))
             tasks.append(outcome.task)
+            features.append(outcome.features)
         shape = (len(rows), len(rungs))
         return cls(
             tuple(rungs),
@@ -61,6 +65,7 @@ class Examples:
             np.array([good for good, _, _ in rows], np.float64).reshape(shape),
             np.array([signals for _, signals, _ in rows], np.float64).reshape(shape),
             np.array([answers for _, _, answers in rows], np.int64).reshape(shape),
+            tuple(features) if len({len(of) for of in features}) == 1 else (),
         )
 
 

@@ -1,13 +1,12 @@
 """An estimator learned from outcomes: what ``ExpectedUtility`` asks at each step of a live call.
 
-Two plans: one for tasks that have labels of their own, which knows how hard they are, and one for all others, which
-looks at replies alone. Imports plan and examples.
+Two plans: one for tasks that have labels of their own, which knows how hard they and their questions are, and one for
+all others, which looks at replies alone. Imports plan, prior and examples.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +17,8 @@ from agentflow.cascade.routing.evidence import Evidence, Node, one_of, rungs_wor
 from agentflow.cascade.routing.examples import Examples, numbered
 from agentflow.cascade.routing.plan import Graph, Plan
 from agentflow.cascade.routing.posterior import Posterior
+from agentflow.cascade.routing.prior import Prior
+from agentflow.cascade.routing.regression import Floats
 from agentflow.cascade.routing.state import Expected, Probe, State, Try, Worth
 
 # With fewer labels nothing is learned; a task with fewer has no effect of its own.
@@ -56,6 +57,8 @@ class LearnedEstimator:
         self.rungs = examples.rungs
         self.examples = len(examples)
         self.tasks: tuple[str, ...] = ()
+        self._prior: Prior | None = None
+        self._numbers = len(examples.features[0]) if examples.features else 0
         self._plans: dict[bool, Plan] = {}
         self._bands: dict[tuple[str, str], Band] = {}
         if len(examples) < LEAST_LABELS:
@@ -68,6 +71,10 @@ class LearnedEstimator:
         graph = Graph(rungs, free=not prices.signals, depth=depth)
         for named in (True, False):
             about = one_of(examples.task, self.tasks if named else ())
+            if named and self.reads_questions:
+                numbers = np.array(examples.features, np.float64)
+                prior = Prior(numbers, about, examples.good[:, list(rungs)])
+                self._prior, about = prior, np.hstack([about, prior.learned])
             evidence = Evidence(
                 examples.confidence, examples.answers, about, cost / worth.good, signal_cost / worth.good
             )
@@ -76,6 +83,11 @@ class LearnedEstimator:
             rows = [row for row, of in enumerate(examples.task) if of == task]
             for rung in rungs:
                 self._bands[task, self.rungs[rung]] = Band.around(examples.confidence[rows, rung])
+
+    @property
+    def reads_questions(self) -> bool:
+        """Whether it looks at ``State.features``."""
+        return self._numbers > 0
 
     def monitors(self) -> dict[tuple[str, str], DriftMonitor]:
         """One for each task with labels and each rung worth asking, on the mean of its confidence: for ``Guarded``."""
@@ -110,17 +122,24 @@ class LearnedEstimator:
         """The plan for this task, where in it the climb is, and what was seen; None where no plan goes."""
         if not self._plans or tuple(rung.name for rung in state.rungs) != self.rungs:
             return None
-        named = state.task in self.tasks
+        named = state.task in self.tasks and (self._prior is None or len(state.features) == self._numbers)
         plan = self._plans[named]
         asked = tuple(sorted(seen.rung for seen in state.seen))
         read = tuple(sorted(seen.rung for seen in state.seen if seen.verdict.confidence is not None))
         known = set(asked) <= set(plan.graph.rungs) and len(asked) <= plan.graph.depth
         if not known or any(not seen.verdict.valid for seen in state.seen) or (plan.graph.free and read != asked):
             return None
-        return plan, Node(asked, read), _evidence(state, self.tasks if named else ())
+        return plan, Node(asked, read), _evidence(state, self._about(state, named=named))
+
+    def _about(self, state: State, *, named: bool) -> Floats:
+        """What is known of the question before any reply: nothing where its task has no plan of its own."""
+        about = one_of([state.task], self.tasks if named else ())
+        if not named or self._prior is None:
+            return about
+        return np.hstack([about, self._prior.chances(np.array([state.features], np.float64), about)])
 
 
-def _evidence(state: State, tasks: Sequence[str]) -> Evidence:
+def _evidence(state: State, about: Floats) -> Evidence:
     rungs = len(state.rungs)
     confidence, nothing = np.full((1, rungs), 0.5), np.zeros((1, rungs))
     for seen in state.seen:
@@ -128,4 +147,4 @@ def _evidence(state: State, tasks: Sequence[str]) -> Evidence:
         if signal is not None:
             confidence[0, seen.rung] = signal
     answers = np.array([numbered({seen.rung: seen.answer for seen in state.seen}, rungs)])
-    return Evidence(confidence, answers, one_of([state.task], tuple(tasks)), nothing, nothing)
+    return Evidence(confidence, answers, about, nothing, nothing)

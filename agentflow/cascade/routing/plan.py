@@ -16,7 +16,7 @@ import numpy as np
 
 from agentflow.cascade.routing.evidence import Evidence, Node
 from agentflow.cascade.routing.posterior import Posterior, Served
-from agentflow.cascade.routing.regression import Floats, ridge
+from agentflow.cascade.routing.regression import Floats, left_out, ridge
 
 _PENALTY = 30.0
 
@@ -98,7 +98,8 @@ class Plan:
             gained = np.stack([values[step.to] - ended for step in steps], axis=1)
             x, solver = designs.of(node)
             self._weights[node] = solver @ gained
-            net = x @ self._weights[node] - prices
+            # A question's own luck must not choose its step, or noise would look like gain.
+            net = left_out(x, solver, gained) - prices
             step = net.argmax(axis=1)
             goes = (net[rows, step] > 0) | (not node.asked)
             values[node] = np.where(goes, ended + (gained - prices)[rows, step], ended)

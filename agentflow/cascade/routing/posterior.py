@@ -124,7 +124,8 @@ def _columns(node: Node, rung: int, signals: Floats, answers: Ints, about: Float
     columns = [np.ones(len(signals)), *(signals[:, other] for other in node.read)]
     own = rung in node.read
     if own:
-        columns.append(signals[:, rung] ** 2)
+        # Beside the log-odds and their square the chance itself: signals near certainty differ less than they look.
+        columns += [signals[:, rung] ** 2, 4.0 * chance(signals[:, rung])]
     others = [other for other in node.asked if other != rung]
     for other in others:
         agree = _agree(answers, rung, other)

@@ -55,6 +55,21 @@ def ridge(x: Floats, penalty: float) -> Floats:
     return solved.astype(np.float64, copy=False)
 
 
+def left_out(x: Floats, solver: Floats, y: Floats) -> Floats:
+    """What a ridge regression says of each row when that very row is left out of the fit.
+
+    No fit is repeated: (guess - h y) / (1 - h), h being the row's leverage (Allen's PRESS, Technometrics 16, 1974).
+
+    Args:
+        x: rows by columns.
+        solver: ``ridge(x, penalty)``.
+        y: rows by targets.
+    """
+    leverage = np.einsum("ij,ji->i", x, solver)[:, None]
+    found: Floats = (x @ (solver @ y) - leverage * y) / (1.0 - leverage)
+    return found
+
+
 def folds(n: int, parts: int) -> Ints:
     """Which of equal parts each of n rows is in, by a fixed shuffle: whatever order they came in means nothing."""
     return np.random.default_rng(0).permutation(n) % parts

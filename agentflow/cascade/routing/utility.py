@@ -16,6 +16,11 @@ from agentflow.cascade.routing.state import Abstain, Decision, Expected, Probe, 
 class Estimator(Protocol):
     """What is expected of a step: probabilities that the reply served in the end is good."""
 
+    @property
+    def reads_questions(self) -> bool:
+        """Whether it looks at ``State.features``."""
+        ...
+
     def served(self, state: State) -> tuple[int | None, float] | None:
         """The reply to serve if the climb ended now (its place in ``seen``) and its chance of being good.
 

@@ -25,8 +25,10 @@ def seen(rung: int, confidence: float | None = None, answer: str | None = None, 
     return Seen(rung, Verdict(valid, confidence), answer)
 
 
-def state(*attempts: Seen, task: str = "easy", worth: Worth = WORTH, **changes: object) -> State:
-    return State(rungs(**changes), attempts, worth, task=task)
+def state(
+    *attempts: Seen, task: str = "easy", worth: Worth = WORTH, features: tuple[float, ...] = (), **changes: object
+) -> State:
+    return State(rungs(**changes), attempts, worth, task=task, features=features)
 
 
 def unlearned(decision: Decision) -> Decision:
@@ -34,7 +36,7 @@ def unlearned(decision: Decision) -> Decision:
     return replace(decision, reason=f"{decision.reason} (nothing is learned of this yet: fixed order)")
 
 
-def examples(n: int = 800, seed: int = 0) -> Examples:
+def examples(n: int = 800, seed: int = 0, *, told: bool = False) -> Examples:
     """Rungs that know, more or less well, when they are right; two tasks, one harder than the other."""
     rng = np.random.default_rng(seed)
     task = np.where(rng.uniform(size=n) < 0.5, "easy", "hard")
@@ -45,4 +47,7 @@ def examples(n: int = 800, seed: int = 0) -> Examples:
     confidence = 1 / (1 + np.exp(-2 * (strength + rng.normal(size=(n, 3)) * 0.5)))
     # Good answers are all the same, wrong ones one of three.
     answers = np.where(good > 0, 0, rng.integers(1, 4, size=(n, 3)))
-    return Examples(NAMES, tuple(task.tolist()), good, confidence, answers)
+    # Two numbers of each question: one tells how easy it is, roughly; the other nothing.
+    numbers = np.stack([ease + 0.5 * rng.normal(size=n), rng.normal(size=n)], axis=1)
+    features = tuple((float(a), float(b)) for a, b in numbers.tolist()) if told else ()
+    return Examples(NAMES, tuple(task.tolist()), good, confidence, answers, features)

@@ -27,7 +27,8 @@ def climb(
     """One question, live: how good what was served is, and what it cost."""
     cost, attempts = 0.0, list[Seen]()
     while True:
-        shown = state(*attempts, task=asked.task[row], signal=signal, worth=worth)
+        features = asked.features[row] if asked.features else ()
+        shown = state(*attempts, task=asked.task[row], signal=signal, worth=worth, features=features)
         chosen = policy.choose(shown)
         match chosen:
             case Try(rung):
@@ -67,12 +68,16 @@ def test_a_learned_climb_beats_the_fixed_order_when_good_replies_are_worth_littl
     assert learned > ordered
 
 
-def test_live_steps_are_the_steps_of_the_bulk_walk() -> None:
-    learned = LearnedEstimator(examples(), PRICES, WORTH)
-    asked, policy = examples(60, seed=2), ExpectedUtility(learned)
+@pytest.mark.parametrize("told", [False, True])
+def test_live_steps_are_the_steps_of_the_bulk_walk(told: bool) -> None:
+    learned = LearnedEstimator(examples(told=told), PRICES, WORTH)
+    asked, policy = examples(60, seed=2, told=told), ExpectedUtility(learned)
     plan = learned._plans[True]
     price = np.broadcast_to([cost.usd / WORTH.good for cost in COSTS], asked.good.shape)
-    evidence = Evidence(asked.confidence, asked.answers, one_of(asked.task, TASKS), price, np.zeros_like(price))
+    about = one_of(asked.task, TASKS)
+    if learned._prior is not None:
+        about = np.hstack([about, learned._prior.chances(np.array(asked.features), about)])
+    evidence = Evidence(asked.confidence, asked.answers, about, price, np.zeros_like(price))
     for node in plan.graph.nodes():
         steps = plan.graph.steps(node)
         if not steps:
@@ -84,7 +89,8 @@ def test_live_steps_are_the_steps_of_the_bulk_walk() -> None:
             attempts = [
                 seen(rung, float(asked.confidence[row, rung]), str(asked.answers[row, rung])) for rung in node.asked
             ]
-            live = policy.choose(state(*attempts, task=asked.task[row]))
+            features = asked.features[row] if told else ()
+            live = policy.choose(state(*attempts, task=asked.task[row], features=features))
             if bulk < 0:
                 assert isinstance(live, Stop)
                 assert attempts[live.seen].rung == served.rung[row]
@@ -186,6 +192,30 @@ def test_examples_are_the_outcomes_that_every_rung_answered() -> None:
     assert (found.good.tolist(), found.confidence.tolist()) == ([[0.0, 1.0]], [[0.4, 0.9]])
     assert found.answers[0, 0] != found.answers[0, 1]
     assert len(Examples.gather([], ("small", "large"))) == 0
+
+
+def test_what_the_question_tells_moves_the_first_step() -> None:
+    worth = Worth(good=1e-3)
+    policy = ExpectedUtility(LearnedEstimator(examples(told=True), PRICES, worth))
+    likely, unlikely = (policy.choose(state(task="hard", worth=worth, features=(ease, 0.0))) for ease in (4.0, -4.0))
+    assert isinstance(likely, Try) and isinstance(unlikely, Try)
+    assert likely.rung < unlikely.rung
+
+
+def test_a_climb_that_is_told_numbers_of_the_question_is_worth_more() -> None:
+    worth, asked = Worth(good=2e-4), examples(400, seed=1, told=True)
+    policies = [ExpectedUtility(LearnedEstimator(examples(told=told), PRICES, worth)) for told in (False, True)]
+    untold, told = (
+        utility([climb(policy, asked, row, worth=worth) for row in range(len(asked))], worth) for policy in policies
+    )
+    assert told > untold
+
+
+def test_a_question_without_its_numbers_is_judged_by_replies_alone() -> None:
+    learned = LearnedEstimator(examples(told=True), PRICES, WORTH)
+    assert learned.reads_questions
+    reply = seen(0, 0.7, "a")
+    assert learned.served(state(reply, task="hard")) == learned.served(state(reply, task="never seen"))
 
 
 def test_where_a_good_reply_is_worth_more_more_is_spent() -> None:

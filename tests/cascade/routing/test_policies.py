@@ -24,6 +24,10 @@ class Table:
     brings: tuple[float, float, float] = (0.5, 0.7, 0.9)
     probe: float = 0.0
 
+    @property
+    def reads_questions(self) -> bool:
+        return False
+
     def served(self, state: State) -> tuple[int | None, float] | None:
         return (0, self.now) if state.seen else (None, 0.0)
 
