@@ -67,6 +67,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.answers
 	$(BIN)/python -m benchmarks.energy
 	$(BIN)/python -m benchmarks.meter
+	$(BIN)/python -m benchmarks.jobs --quick
 	$(BIN)/python -m benchmarks.hedging
 	$(BIN)/python -m benchmarks.lanes
 	$(BIN)/python -m benchmarks.call

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from agentflow.cascade.checks import Candidate, Check, token_confidence
     from agentflow.cascade.reply import Attempt, Reply, Verdict
     from agentflow.chain import Chain
+    from agentflow.client import AsyncClient, Client
     from agentflow.config import Settings
     from agentflow.energy.interval import Energy
     from agentflow.errors import (
         AgentflowError,
+        ApiError,
         BudgetExceeded,
         CallFailed,
         ConfigError,
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     )
     from agentflow.flow import Flow
     from agentflow.images import read_image
+    from agentflow.jobs.handle import JobHandle
+    from agentflow.jobs.job import JobBudget, JobEvent, JobResult, JobSpec, JobState, JobView, StopReason
+    from agentflow.jobs.kinds import JobContext
     from agentflow.messages import Image, Message, Request, TokenUsage
     from agentflow.orchestration.agent import Agent
     from agentflow.research.report import Citation, Claim, Report
@@ -41,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Agent",
     "AgentflowError",
+    "ApiError",
+    "AsyncClient",
     "Attempt",
     "Budget",
     "BudgetExceeded",
@@ -51,10 +58,19 @@ __all__ = [
     "Check",
     "Citation",
     "Claim",
+    "Client",
     "ConfigError",
     "Energy",
     "Flow",
     "Image",
+    "JobBudget",
+    "JobContext",
+    "JobEvent",
+    "JobHandle",
+    "JobResult",
+    "JobSpec",
+    "JobState",
+    "JobView",
     "LedgerError",
     "Message",
     "NotServed",
@@ -66,6 +82,7 @@ __all__ = [
     "SourceError",
     "Spend",
     "Statistical",
+    "StopReason",
     "TokenUsage",
     "UnpricedModel",
     "UnprofiledModel",
@@ -80,6 +97,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Agent": "orchestration.agent",
+    "AsyncClient": "client",
     "Attempt": "cascade.reply",
     "Budget": "budget.budget",
     "Candidate": "cascade.checks",
@@ -88,8 +106,17 @@ _HOMES = {
     "Check": "cascade.checks",
     "Citation": "research.report",
     "Claim": "research.report",
+    "Client": "client",
     "Energy": "energy.interval",
     "Flow": "flow",
+    "JobBudget": "jobs.job",
+    "JobContext": "jobs.kinds",
+    "JobEvent": "jobs.job",
+    "JobHandle": "jobs.handle",
+    "JobResult": "jobs.job",
+    "JobSpec": "jobs.job",
+    "JobState": "jobs.job",
+    "JobView": "jobs.job",
     "Image": "messages",
     "Message": "messages",
     "Reply": "cascade.reply",
@@ -99,6 +126,7 @@ _HOMES = {
     "Settings": "config",
     "Spend": "budget.spend",
     "Statistical": "budget.admission",
+    "StopReason": "jobs.job",
     "TokenUsage": "messages",
     "Verdict": "cascade.reply",
     "read_image": "images",

@@ -23,10 +23,11 @@ from agentflow.cascade.checks import Check, output_schema
 from agentflow.cascade.outcomes import Outcome, OutcomeFile
 from agentflow.cascade.placement import Residency, deadline
 from agentflow.cascade.reply import AnyReply, Attempt, Reply
-from agentflow.cascade.rung import Rung
+from agentflow.cascade.rung import ModelRung, Rung
 from agentflow.cascade.scope import CallScope
 from agentflow.cascade.services import Services
 from agentflow.cascade.stream import ReplyStream
+from agentflow.cascade.trail import attempt_key
 from agentflow.cascade.warmth import Warmth
 from agentflow.errors import UsageError
 from agentflow.messages import Delta, Message, Request, ToolSpec, writable
@@ -248,12 +249,13 @@ class Chain:
         if schema is not request.schema or tools is not request.tools:
             request = replace(request, schema=schema, tools=tools)
         name = writable(name)
-        waited_s = 0.0
-        if deferrable_until is not None:
-            waited_s = await self._wait((cascade or self.cascade).rungs, request, deferrable_until)
         self._calls += 1
+        key = self._key(name, request)
+        waited_s = 0.0
+        if deferrable_until is not None and not await self._begun(key, (cascade or self.cascade).rungs):
+            request, waited_s = await self._wait((cascade or self.cascade).rungs, request, deferrable_until)
         scope = CallScope(
-            self.meter, self._ledger, self._key(name, request), self._observer(name),
+            self.meter, self._ledger, key, self._observer(name),
             _labelled(self._labels, name), last or self._final, self._admission, self._warmth,
             None if reuse is None else self._reusing(reuse), self._services, self._residency,
             repeats=not self._unrepeated,
@@ -321,13 +323,28 @@ class Chain:
         if self._closed:
             raise UsageError(f"Chain '{self.meter.path}' is closed; open a new one for another call.")
 
-    async def _wait(self, rungs: tuple[Rung, ...], request: Request, until: datetime | timedelta | float) -> float:
-        """Wait for a better hour, where there is one before the deadline and the budget's own end."""
+    async def _begun(self, key: str, rungs: tuple[Rung, ...]) -> bool:
+        """Whether an earlier run of the job has waited for this call already, and asked a model."""
+        if self._unrepeated:
+            return False
+        asked = [attempt_key(key, rung, 1) for rung in rungs if isinstance(rung, ModelRung)]
+        return any([await self._ledger.find(attempt) is not None for attempt in asked])
+
+    async def _wait(
+        self, rungs: tuple[Rung, ...], request: Request, until: datetime | timedelta | float
+    ) -> tuple[Request, float]:
+        """Wait for a better hour, where there is one before the deadline and the budget's own end.
+
+        Returns:
+            The request, which must be over by the deadline, and the seconds that were waited.
+        """
         placement = self._services.placement
         moment = deadline(until, placement.clock.now())
         waited_s = await placement.wait(rungs, request, self._residency, moment, self.meter.room().seconds)
         self._refuse_closed()
-        return waited_s
+        left_s = max((moment - placement.clock.now()).total_seconds(), 0.0)
+        timeout_s = left_s if request.timeout_s is None else min(left_s, request.timeout_s)
+        return replace(request, timeout_s=timeout_s), waited_s
 
     def _reusing(self, reuse: Reuse) -> Reusing:
         replies = self._services.replies

@@ -9,12 +9,18 @@
     │   ├── NotServed              no rung of a cascade can, or may, serve what a call needs
     │   ├── UnknownModel           a cascade names a model that no table defines
     │   ├── UnpricedModel          a model has no price, and nobody said that it is free
-    │   └── UnprofiledModel        joules are limited, and nothing is known of a model's hardware
+    │   ├── UnprofiledModel        joules are limited, and nothing is known of a model's hardware
+    │   ├── UnknownJob             there is no job of this id, for whoever asks
+    │   ├── JobStateConflict       the job is in a state that does not allow it
+    │   └── KeyReused              an idempotency key was used for another request
     ├── BudgetExceeded             a limit leaves no room for the next call
     └── RunError                   the run failed although the request was sound
         ├── CallFailed             every rung of a cascade was tried, none gave a valid reply
         ├── LedgerError            the ledger could not record: nothing may be spent without it
         │   └── HeldElsewhere      another process is making this very attempt now
+        ├── JobStoreError          the database of jobs, or the store of their files, cannot be used
+        ├── JobFailed              a job that was waited for failed, or was cancelled
+        ├── ApiError               a server of ours answered a client with an error that has no other class
         ├── CassetteUnwritable     an exchange could not be recorded
         ├── CounterLost            an energy counter can no longer be read
         ├── GridUnavailable        a live provider of grid figures gave none that can be used
@@ -32,10 +38,13 @@ line, because the command line prints it as it stands. Secrets never reach a mes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 __all__ = [
     "AgentflowError",
+    "ApiError",
     "BackendError",
     "BackendTimeout",
     "BackendUnavailable",
@@ -51,12 +60,17 @@ __all__ = [
     "FetchRefused",
     "GridUnavailable",
     "HeldElsewhere",
+    "JobFailed",
+    "JobStateConflict",
+    "JobStoreError",
+    "KeyReused",
     "LedgerError",
     "NotServed",
     "Refusal",
     "RequestRejected",
     "RunError",
     "SourceError",
+    "UnknownJob",
     "UnknownModel",
     "UnpricedModel",
     "UnprofiledModel",
@@ -102,6 +116,18 @@ class UnpricedModel(UsageError):
 
 class UnprofiledModel(UsageError):
     """Joules are limited, but nothing is known of a model's hardware. Unknown is never free: give ``energy =``."""
+
+
+class UnknownJob(UsageError):
+    """There is no job of this id, or it is another tenant's: the two look the same."""
+
+
+class JobStateConflict(UsageError):
+    """The job is in a state that does not allow what was asked; the message names the state."""
+
+
+class KeyReused(UsageError):
+    """An idempotency key came again with another request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +181,25 @@ class LedgerError(RunError):
 
 class HeldElsewhere(LedgerError):
     """Another process is making this very attempt now. It would be paid for twice if this one made it too."""
+
+
+class JobStoreError(RunError):
+    """The database of jobs, or the store of their files, cannot be read or written. Nothing is half written."""
+
+
+class JobFailed(RunError):
+    """A job whose result was asked for has none: it failed, or was cancelled."""
+
+
+class ApiError(RunError):
+    """A server of ours, asked by ``agentflow.Client``, answered with an error, or with nothing.
+
+    ``status`` is the HTTP status, 0 when there was no answer; ``problem`` the whole answer (RFC 9457).
+    """
+
+    status: int = 0
+    retry_after_s: float | None = None
+    problem: Mapping[str, object] = MappingProxyType({})
 
 
 class CassetteUnwritable(RunError):

@@ -5,11 +5,13 @@ On a floor of its own above jobs, because it runs them. Imports jobs, runtime, c
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from agentflow.backends.base import Backend
 from agentflow.budget.admission import Admission
@@ -17,12 +19,21 @@ from agentflow.budget.budget import Budget
 from agentflow.budget.events import Ask
 from agentflow.chain import Chain
 from agentflow.config import Settings, load_settings
+from agentflow.errors import UsageError
 from agentflow.jobs.research import run_research
 from agentflow.jobs.runs import RunStore
 from agentflow.research.embedders import Embedder
 from agentflow.research.pipeline import ResearchTask
 from agentflow.research.report import Report
 from agentflow.runtime import Runtime, budget_of
+
+if TYPE_CHECKING:
+    from agentflow.jobs.handle import JobHandle
+    from agentflow.jobs.kinds import Kind
+    from agentflow.jobs.service import Jobs
+    from agentflow.jobs.worker import Worker
+
+_LOG = logging.getLogger(__name__)
 
 
 class Flow:
@@ -49,6 +60,11 @@ class Flow:
             self._embedder = make_embedder(facts)
             self.runtime.embedding = embedding_rung(self.runtime, facts, self._embedder)
         self.runs = RunStore(self.settings.stores.runs)
+        self._kinds: dict[str, Kind] = {}
+        self._jobs: Jobs | None = None
+        self._worker: Worker | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._enough = asyncio.Event()
 
     @classmethod
     def from_config(cls, path: str | Path | None = None) -> Self:
@@ -162,12 +178,107 @@ class Flow:
         finished = await run_research(self.runtime, task, limits, tenant=tenant, ask=ask, residency=residency)
         return finished.report
 
+    @property
+    def jobs(self) -> Jobs:
+        """The durable jobs of the configured database: list, get, result, cancel ..."""
+        if self._jobs is None:
+            from agentflow.jobs.opening import open_jobs
+
+            self._jobs = open_jobs(self.settings, nudge=self._nudge)
+        return self._jobs
+
+    def register(self, name: str, kind: Kind) -> None:
+        """Let jobs of a kind of your own be submitted and run here.
+
+        Args:
+            name: what ``submit`` calls it.
+            kind: an async function of a ``JobContext``; what it returns, as JSON, is the job's output.
+
+        Raises:
+            UsageError: jobs are at work already.
+        """
+        if self._worker is not None:
+            raise UsageError(f"Register '{name}' before the first job is submitted.")
+        self._kinds[name] = kind
+
+    async def submit(
+        self,
+        kind: str = "research",
+        *,
+        query: str,
+        sources: Sequence[str | Path] = (),
+        budget: Budget | None = None,
+        idempotency_key: str | None = None,
+        **asked: Any,
+    ) -> JobHandle:
+        """Submit a durable job: it has an id at once, and goes on through restarts until it has ended.
+
+        With jobs in SQLite this process works on them, unless another one does already. With jobs in PostgreSQL
+        workers do: ``agentflow worker``.
+
+        Args:
+            kind: ``research``, or a kind that was registered.
+            query: the question, or what the job is about.
+            sources: of a research job: paths of files and folders, and http(s) addresses.
+            budget: limits of the job; those of its effort or of the configuration when None.
+            idempotency_key: submitting with the same key again gives the same job back.
+            asked: every other field of ``JobSpec``: effort, on_limit, deadline, priority, tenant, metadata ...
+
+        Returns:
+            A handle: ``events()``, ``result()``, ``stop()`` ...
+
+        Raises:
+            UsageError: what is asked cannot be.
+            JobStoreError: it could not be written down.
+        """
+        from agentflow.jobs.handle import JobHandle
+        from agentflow.jobs.job import JobBudget, JobSources, ask_for, budget_for_job
+
+        on_limit = asked.pop("on_limit", "answer")
+        limits = JobBudget(on_limit=on_limit) if budget is None else budget_for_job(budget, on_limit)
+        where = JobSources(
+            origins=tuple(str(source) for source in sources), allow_private=asked.pop("allow_private", False)
+        )
+        spec = ask_for(kind=kind, query=query, sources=where, budget=limits, **asked)
+        await self._work()
+        view = await self.jobs.submit(spec, idempotency_key=idempotency_key)
+        return JobHandle(self.jobs, view)
+
+    async def _work(self) -> None:
+        """Work on this database's jobs, if it is for one process and no other does."""
+        if self._serving is not None or self.settings.jobs.kind != "sqlite":
+            return
+        from agentflow.jobs.opening import open_worker
+
+        worker = open_worker(self.settings, self.runtime, kinds=self._kinds)
+        try:
+            await worker.start()
+        except UsageError as refused:
+            _LOG.info("%s", refused)
+            await worker.aclose()
+            return
+        self._worker = worker
+        self._serving = asyncio.create_task(worker.serve(self._enough), name="agentflow jobs")
+
+    def _nudge(self) -> None:
+        if self._worker is not None:
+            self._worker.nudge()
+
     async def aclose(self) -> None:
-        """Close every backend that was opened. Closing twice changes nothing."""
+        """Hand unfinished jobs back, and close everything that was opened. Closing twice changes nothing."""
         async with contextlib.AsyncExitStack() as stack:
             if self._embedder is not None:
                 stack.push_async_callback(self._embedder.aclose)
             stack.push_async_callback(self.runtime.aclose)
+            jobs, self._jobs = self._jobs, None
+            if jobs is not None:
+                stack.push_async_callback(jobs.aclose)
+            worker, self._worker = self._worker, None
+            serving, self._serving = self._serving, None
+            if worker is not None and serving is not None:
+                stack.push_async_callback(worker.aclose)
+                self._enough.set()
+                await serving
 
     async def __aenter__(self) -> Self:
         return self

@@ -39,7 +39,7 @@ from agentflow.cascade.reply_file import ReplyFile
 from agentflow.cascade.rung import Answer, CodeRung, ModelRung, Rung
 from agentflow.cascade.services import Services
 from agentflow.chain import CallRecord, Chain
-from agentflow.config import CODE, CascadeSettings, LaneSettings, LimitSettings, ModelSettings, Settings
+from agentflow.config import CODE, CascadeSettings, LaneSettings, LimitSettings, ModelSettings, Settings, TenantSettings
 from agentflow.config.placement import PlacementSettings
 from agentflow.energy.estimate import EnergyProfile
 from agentflow.energy.grid import HourlyTable
@@ -72,6 +72,8 @@ class Runtime:
         self._given = ledger
         self._memory = MemoryLedger()
         self._durable: Ledger | None = None
+        self.other_tenants: Callable[[str], Awaitable[TenantSettings | None]] | None = None
+        """Where limits of tenants are that the configuration does not have."""
         self._tenants: dict[str, Meter] = {}
         self._rungs: dict[str, ModelRung] = {}
         self._alone: dict[str, ModelRung] = {}
@@ -82,6 +84,8 @@ class Runtime:
         self.embedding: CodeRung | None = None
         self._services: Services | None = None
         self._rules: weakref.WeakKeyDictionary[Meter, Collection[str] | None] = weakref.WeakKeyDictionary()
+        # Of jobs whose calls are recorded by another way than the runtime\'s own.
+        self._ledgers: weakref.WeakKeyDictionary[Meter, Ledger] = weakref.WeakKeyDictionary()
 
     @property
     def ledger(self) -> Ledger:
@@ -114,7 +118,7 @@ class Runtime:
         budget: Budget | None = None,
         share: float | None = None,
         seconds: float | None = None,
-        cascade: str = "default",
+        cascade: str | Cascade = "default",
         observe: Callable[[CallRecord], None] | None = None,
         agent: str = "",
         admission: Admission | None = None,
@@ -129,7 +133,7 @@ class Runtime:
             budget: limits of its own.
             share: instead of a budget, the part (0 to 1] of what the parent has left that is set aside for it.
             seconds: with ``share``, the wall clock it may take.
-            cascade: which cascade serves it.
+            cascade: which cascade serves it, by its name or itself.
             observe: told of every attempt.
             agent: whose task it is, for reports.
             admission: how much of a reply is held; the worst case when None.
@@ -141,7 +145,7 @@ class Runtime:
             UnpricedModel: a model of the cascade has no known price.
             UnprofiledModel: joules are limited, and nothing is known of a model's hardware.
         """
-        rungs = self.cascade(cascade)
+        rungs = self.cascade(cascade) if isinstance(cascade, str) else cascade
         above = {} if parent is None else {node.kind: node.name for node in _upwards(parent)}
         path = name if parent is None else f"{parent.path}/{name}"
         # A chain outside a job is no repetition of an earlier one of its name: its calls and account are its own.
@@ -150,8 +154,8 @@ class Runtime:
             meter, ledger = Meter(name, budget, recorded_as=key), self._bare_ledger
         else:
             meter = parent.child(name, budget, share=share, seconds=seconds, final=final, recorded_as=key)
-            ledger = self.ledger
-        self.check(cascade, meter)
+            ledger = next((self._ledgers[node] for node in _upwards(parent) if node in self._ledgers), self.ledger)
+        self.check(rungs, meter)
         labels = Labels(tenant=above.get("tenant", ""), job=above.get("job", ""), agent=agent)
         return Chain(
             meter,
@@ -174,6 +178,7 @@ class Runtime:
         *,
         tenant: str | None = None,
         residency: Collection[str] | None = None,
+        ledger: Ledger | None = None,
     ) -> Meter:
         """Open a job's node: what an earlier process spent under it counts against its budget.
 
@@ -182,6 +187,7 @@ class Runtime:
             budget: its limits.
             tenant: whose job it is.
             residency: all its calls are served in regions with one of these tags.
+            ledger: what records its calls: a view of the runtime's own, which serves when None.
 
         Raises:
             UsageError: the configuration has no such tenant.
@@ -190,6 +196,8 @@ class Runtime:
         above = None if tenant is None else await self.tenant(tenant)
         job = Meter(name, budget, kind="job") if above is None else above.child(name, budget, kind="job")
         self._rules[job] = residency
+        if ledger is not None:
+            self._ledgers[job] = ledger
         # A job that a dead process left in the middle of a call goes on with that call charged.
         await self.ledger.recover()
         known = await self.ledger.account(job.path)
@@ -213,6 +221,8 @@ class Runtime:
         """
         if name not in self._tenants:
             limits = self.settings.tenants.get(name)
+            if limits is None and self.other_tenants is not None:
+                limits = await self.other_tenants(name)
             if limits is None:
                 names = ", ".join(self.settings.tenants) or "none"
                 raise UsageError(
@@ -241,14 +251,18 @@ class Runtime:
         """The ledger of chains outside jobs: in memory, unless one was chosen for everything."""
         return self._memory if self._given is None and self.settings.ledger.kind == "auto" else self.ledger
 
-    def check(self, cascade: str, meter: Meter) -> None:
+    def check(self, cascade: str | Cascade, meter: Meter) -> None:
         """Refuse a cascade whose models cannot be metered in every currency that is limited at this node.
 
         Raises:
             UnknownModel, UnpricedModel: a model is not configured, or has no known price.
             UnprofiledModel: joules or grams of CO2 equivalent are limited, and nothing is known of its hardware.
         """
-        asked = [rung for rung in self.cascade(cascade).rungs if isinstance(rung, ModelRung)]
+        asked = [
+            rung
+            for rung in (self.cascade(cascade) if isinstance(cascade, str) else cascade).rungs
+            if isinstance(rung, ModelRung)
+        ]
         asked += [rung.hedge_with for rung in asked if rung.hedge_with is not None]
         guessed = next((rung.name for rung in asked if not rung.profiled), None)
         if guessed is None:

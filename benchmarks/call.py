@@ -107,6 +107,8 @@ class Results:
     jobs_ms: float
     ttft_added_ms: float
     answers_per_cpu_s: float
+    fanout_durable_ms: float
+    jobs_durable_ms: float
 
 
 async def measure(load: Load, python: Path) -> Results:
@@ -137,8 +139,9 @@ async def measure(load: Load, python: Path) -> Results:
     finally:
         server.stop()
     return Results(
-        costs, absent, versions, plan["fanout_ms"], plan["jobs_ms"], stream["ttft_added_ms"], answers_per_cpu_s
-    )
+        costs, absent, versions, plan["fanout_ms"], plan["jobs_ms"], stream["ttft_added_ms"], answers_per_cpu_s,
+        plan["fanout_durable_ms"], plan["jobs_durable_ms"],
+    )  # fmt: skip
 
 
 async def turn(client: Client, address: str, load: Load, python: Path) -> Cost:
@@ -169,6 +172,8 @@ def as_json(results: Results) -> dict[str, Any]:
         "fanout_ms": results.fanout_ms,
         "jobs_ms": results.jobs_ms,
         "ttft_added_ms": results.ttft_added_ms,
+        "fanout_durable_ms": results.fanout_durable_ms,
+        "jobs_durable_ms": results.jobs_durable_ms,
     }
 
 
@@ -204,6 +209,8 @@ def figures(results: Results) -> list[Figure]:
         ("added time to first token", results.ttft_added_ms, TTFT_ADDED_MS),
     ):
         shown.append(Figure(what, f"{value:.2f} ms", f"limit {limit:g} ms", value <= limit))
+    shown.append(Figure("1 -> 8 -> 1 calls, durable", f"{results.fanout_durable_ms:.2f} ms", "two commits a call"))
+    shown.append(Figure("forty of these, durable", f"{results.jobs_durable_ms:.2f} ms", "two commits a call"))
     return shown
 
 

@@ -27,11 +27,15 @@ BUDGET = Budget(tokens=10**12, usd=10**6, joules=10**12, grams_co2e=10**9, calls
 REQUEST = Request((Message("user", PROMPT),), max_output_tokens=MAX_TOKENS)
 
 
-def settings(base_url: str, ledger: Path | None = None) -> Settings:
-    """A model with a price in the price book at this address; a ledger in this file, or in memory."""
+def settings(base_url: str, ledger: Path | None = None, *, stream: bool = False) -> Settings:
+    """A model with a price in the price book at this address; a ledger in this file, or in memory.
+
+    Replies come whole, as every other client asks for them, unless ``stream``.
+    """
     model = ModelSettings(
-        backend="openai", model=MODEL, base_url=base_url, timeout_s=TIMEOUT_S, energy=EnergySettings(kind="remote")
-    )
+        backend="openai", model=MODEL, base_url=base_url, timeout_s=TIMEOUT_S, stream=stream,
+        energy=EnergySettings(kind="remote"),
+    )  # fmt: skip
     kept = LedgerSettings(kind="memory") if ledger is None else LedgerSettings(kind="sqlite", path=ledger)
     return Settings(models={"model": model}, ledger=kept)
 

@@ -1,8 +1,9 @@
 """agentflow's orchestrator: one call, then eight side by side, then one, in a job; and forty such jobs at once.
 
-Every call is answered after 50 ms, so that 150 ms is the least a job can take. As jobs are by default, each call is
-committed to an SQLite ledger before it leaves and again when it is answered. ``python -m benchmarks.own_plan ADDRESS
-RUNS`` prints JSON: milliseconds of one job, and of forty, the medians of so many runs.
+Every call is answered after 50 ms, so that 150 ms is the least a job can take. Once with the ledger in memory; and once
+durable, as jobs are by default: each call is committed to an SQLite file before it leaves and again when it is
+answered. ``python -m benchmarks.own_plan ADDRESS RUNS`` prints JSON: milliseconds of one job, and of forty, the medians
+of so many runs.
 """
 
 from __future__ import annotations
@@ -58,15 +59,26 @@ async def milliseconds(runtime: Runtime, run: int, jobs: int) -> float:
 
 async def measure(address: str, runs: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        where = settings(f"{address}/{AT_ONCE_DELAY_MS}/v1", Path(folder, "ledger.db"))
-        runtime = Runtime(where)
-        try:
-            await milliseconds(runtime, 0, JOBS)
-            one = [await milliseconds(runtime, run, 1) for run in range(1, 3 * runs + 1)]
-            forty = [await milliseconds(runtime, run, JOBS) for run in range(1, runs + 1)]
-        finally:
-            await runtime.aclose()
-    return {"fanout_ms": statistics.median(one), "jobs_ms": statistics.median(forty)}
+        fanout_ms, jobs_ms = await medians(address, None, runs)
+        fanout_durable_ms, jobs_durable_ms = await medians(address, Path(folder, "ledger.db"), runs)
+    return {
+        "fanout_ms": fanout_ms,
+        "jobs_ms": jobs_ms,
+        "fanout_durable_ms": fanout_durable_ms,
+        "jobs_durable_ms": jobs_durable_ms,
+    }
+
+
+async def medians(address: str, ledger: Path | None, runs: int) -> tuple[float, float]:
+    """Milliseconds of one job, and of forty at once."""
+    runtime = Runtime(settings(f"{address}/{AT_ONCE_DELAY_MS}/v1", ledger))
+    try:
+        await milliseconds(runtime, 0, JOBS)
+        one = [await milliseconds(runtime, run, 1) for run in range(1, 3 * runs + 1)]
+        forty = [await milliseconds(runtime, run, JOBS) for run in range(1, runs + 1)]
+    finally:
+        await runtime.aclose()
+    return statistics.median(one), statistics.median(forty)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ async def ours(chain: Chain) -> float:
 
 async def measure(address: str, calls: int) -> dict[str, float]:
     base_url = f"{address}/{DELAY_MS}/v1"
-    flow = Flow(settings(base_url))
+    flow = Flow(settings(base_url, stream=True))
     async with aiohttp.ClientSession() as session, flow, flow.chain("benchmark", budget=BUDGET) as chain:
         times = [
             (await bare(session, f"{base_url}/chat/completions"), await ours(chain)) for _ in range(calls // 10 + calls)

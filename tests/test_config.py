@@ -2,14 +2,15 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from agentflow import config
-from agentflow.config import Settings, example_config, load_settings
+from agentflow.config import CascadeSettings, ModelSettings, Settings, example_config, load_settings
 from agentflow.config.table import Table
 from agentflow.errors import ConfigError
 
@@ -279,3 +280,25 @@ def tables() -> list[type[BaseModel]]:
 @pytest.mark.parametrize("table", [Settings, *tables()])
 def test_every_setting_says_what_it_is(table: type[BaseModel]) -> None:
     assert [name for name, field in table.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"backend": "litellm", "model": "openai/gpt-4o", "metrics": True}, "metrics: of backend 'openai' alone"),
+        ({"backend": "openai", "base_url": "http://x/v1", "measure": True}, "measure: of backend 'llamacpp' alone"),
+        ({"backend": "openai", "base_url": "http://x/v1", "hedge_share": 0.1}, "without hedge = true nothing is"),
+        (
+            {"backend": "openai", "base_url": "http://x/v1", "residency": ["eu"], "regions": {"a": {}}},
+            "residency is said of each of its regions",
+        ),
+    ],
+)
+def test_a_models_setting_that_nothing_would_read_is_refused(table: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        ModelSettings.model_validate(table)
+
+
+def test_a_policys_setting_that_nothing_would_read_is_refused() -> None:
+    with pytest.raises(ValidationError, match="pinned: of policy 'pinned' alone, and it is 'fixed'"):
+        CascadeSettings.model_validate({"rungs": ["small", "large"], "pinned": "large"})

@@ -101,10 +101,11 @@ def test_a_price_given_for_one_table_prices_no_other(here: Path) -> None:
 
 
 def test_the_public_names_are_these_and_each_can_be_had() -> None:
-    expected = """Agent AgentflowError Attempt Budget BudgetExceeded CallFailed Candidate Cascade Chain Check Citation
-    Claim ConfigError Energy Flow Image LedgerError Message NotServed Reply Report Request Reuse Settings SourceError
-    Spend Statistical TokenUsage UnpricedModel UnprofiledModel UsageError Verdict __version__ read_image
-    token_confidence"""
+    expected = """Agent AgentflowError ApiError AsyncClient Attempt Budget BudgetExceeded CallFailed Candidate
+        Cascade Chain Check Citation Claim Client ConfigError Energy Flow Image JobBudget JobContext
+        JobEvent JobHandle JobResult JobSpec JobState JobView LedgerError Message NotServed Reply Report
+        Request Reuse Settings SourceError Spend Statistical StopReason TokenUsage UnpricedModel
+        UnprofiledModel UsageError Verdict __version__ read_image token_confidence"""
     assert agentflow.__all__ == expected.split()
     for name in agentflow.__all__:
         assert getattr(agentflow, name) is not None
@@ -119,7 +120,7 @@ def test_importing_agentflow_imports_no_heavy_library() -> None:
     assert not heavy & set(done.stdout.split())
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/sdk.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/sdk.md", "docs/jobs.md"])
 def test_code_in_the_documentation_runs(page: str, here: Path, scripted_server: ScriptedServer) -> None:
     scripted_server.script({"*": [{"json": {"ticket": "T1", "urgent": True}}]})
     (here / "docs").symlink_to(PROJECT / "docs")

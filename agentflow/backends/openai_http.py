@@ -20,6 +20,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
+from yarl import URL
 
 from agentflow.backends.base import Dialect, Probe, ServerFacts
 from agentflow.backends.dialects import described, dressed, examine, needs_words
@@ -29,7 +30,7 @@ from agentflow.backends.retrying import retried
 from agentflow.backends.server_metrics import ServerMetrics
 from agentflow.backends.sse import Events, parsed
 from agentflow.backends.untrusted import bounded
-from agentflow.backends.wire import Gathered, request_json, seconds, usage_of
+from agentflow.backends.wire import Gathered, request_json, seconds, usage_of, written
 from agentflow.errors import BackendError, BackendTimeout, ConnectionDropped
 from agentflow.messages import Completion, Delta, Request, Timings, TokenUsage
 
@@ -74,6 +75,7 @@ class OpenAIBackend:
         dialect: Dialect | str = "auto",
     ) -> None:
         self._base = base_url.rstrip("/")
+        self._chat = URL(f"{self._base}/chat/completions")
         self._where = urlsplit(base_url).netloc
         self._is_openai = self._where == _OPENAI
         self.provider = "openai" if self._is_openai else "openai_compatible"
@@ -130,17 +132,24 @@ class OpenAIBackend:
         gathered, answered = Gathered(tell), False
         try:
             async with self._open().post(
-                f"{self._base}/chat/completions", json=body, headers=self._headers(request), allow_redirects=False
+                self._chat, data=written(body), headers=self._headers(request), allow_redirects=False
             ) as response:
                 answered = True
                 if response.status != 200:
                     said, later = await bounded(response, _LONGEST_BODY), response.headers.get("Retry-After", "")
+                    if key := self._key():
+                        said = said.replace(os.fsencode(key), "…".encode())
                     raise refusal(response.status, said, later, self._where, model)
                 streamed, first_s = await self._read(response, gathered, started)
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise
             raise broken(error, self._where, answered=answered) from error
+        except BackendError as error:
+            # What a server sent may be quoted, and it was sent the key.
+            if key := self._key():
+                error.args = (str(error).replace(key, "…"),)
+            raise
         timings = Timings(
             time.monotonic() - started,
             first_s,
@@ -165,7 +174,11 @@ class OpenAIBackend:
                 if self._add(gathered, chunk) and first_s is None:
                     first_s = time.monotonic() - started
             if events.done:
-                await _ended(response)
+                if self._single_use:
+                    # Given back, it would be written to by the next call while the server closes it.
+                    response.close()
+                else:
+                    await _ended(response)
                 return True, first_s
         for chunk in events.rest():
             self._add(gathered, chunk)
@@ -183,18 +196,20 @@ class OpenAIBackend:
             raise ConnectionDropped(f"{self._where} ended the stream before the reply of '{model}' was whole.")
         if gathered.finish == "error":
             raise BackendError(f"{self._where} broke off the reply of '{model}' by itself. Look at the server's log.")
-        text = "".join(gathered.text)
+        text, calls = "".join(gathered.text), gathered.tool_calls()
+        # Tools that are called are tokens as well, whoever counts them.
+        said = text + "".join(call.name + call.arguments for call in calls)
         usage = usage_of(gathered.usage, gathered.timings)
-        if usage is not None and is_absurd(usage, request, text, self._count):
+        if usage is not None and is_absurd(usage, request, said, self._count):
             usage = None
         completion = Completion(
             text=text,
             model=gathered.model or model,
-            usage=usage or self._count(request, text),
+            usage=usage or self._count(request, said),
             timings=timings,
             finish_reason=gathered.finish,
             id=gathered.id,
-            tool_calls=gathered.tool_calls(),
+            tool_calls=calls,
             logprobs=tuple(gathered.logprobs) or None,
             reported_joules=gathered.joules,
         )
@@ -276,9 +291,13 @@ class OpenAIBackend:
             )
         return self._session
 
+    def _key(self) -> str:
+        return os.environ.get(self._key_env, "") if self._key_env else ""
+
     def _headers(self, request: Request | None = None) -> dict[str, str]:
-        key = os.environ.get(self._key_env) if self._key_env else None
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Content-Type": "application/json"}
+        if key := self._key():
+            headers["Authorization"] = f"Bearer {key}"
         if self._single_use:
             headers["Connection"] = "close"
         if request is not None and request.key is not None:

@@ -14,6 +14,8 @@ from agentflow.errors import BadReply
 from agentflow.messages import writable
 
 _MOST_TOKENS: Final = 100_000_000
+# Far beyond any joule, millisecond or log-probability, and far from where sums of floats overflow.
+_MOST: Final = 1e15
 _MOST_NAME_CHARS: Final = 256
 
 
@@ -23,6 +25,10 @@ async def bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
     Raises:
         BadReply: it is longer than ``most`` bytes.
     """
+    length = response.content_length
+    if length is not None and length <= most and "Content-Encoding" not in response.headers:
+        # It cannot be more than it says; packed, it could be.
+        return await response.read()
     body = bytearray()
     async for block in response.content.iter_chunked(65_536):
         body += block
@@ -48,6 +54,13 @@ def count(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_TOKENS:
         return None
     return int(value)
+
+
+def number(value: Any) -> float | None:
+    """A number as a float; None when it cannot be one. JSON's integers may be larger than any float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_MOST <= value <= _MOST:
+        return None
+    return float(value)
 
 
 def text(value: Any) -> str | None:

@@ -7,12 +7,14 @@ Imports untrusted, messages, errors.
 from __future__ import annotations
 
 import base64
-import math
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from agentflow.backends.untrusted import count, items, mapping, name, text
+from pydantic_core import to_json
+
+from agentflow.backends.untrusted import count, items, mapping, name, number, text
 from agentflow.errors import BadReply
 from agentflow.messages import Delta, FinishReason, Image, Message, Request, TokenUsage, ToolCall
 
@@ -52,6 +54,16 @@ def request_json(model: str, request: Request) -> dict[str, Any]:
         schema = {"name": request.schema.name, "schema": dict(request.schema.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body
+
+
+def written(body: Mapping[str, Any]) -> bytes:
+    """A body as the bytes of its JSON."""
+    try:
+        # Several times as fast as the standard library.
+        return to_json(body)
+    except ValueError:
+        # Text that is no Unicode: half of a character.
+        return json.dumps(body).encode()
 
 
 @dataclass(slots=True)
@@ -110,7 +122,9 @@ class Gathered:
             for place, call in enumerate(items(tool_calls)):
                 self._tool_call(place, call)
         if logprobs:
-            self.logprobs.extend(_logprobs(logprobs))
+            found = _logprobs(logprobs)
+            self.logprobs.extend(found)
+            self._grow(len(found))
         reason = choice.get("finish_reason")
         if isinstance(reason, str):
             self.finish = _REASONS.get(reason, "stop")
@@ -170,10 +184,8 @@ def usage_of(data: Mapping[str, Any] | None, timings: Mapping[str, Any] | None =
 
 def seconds(timings: Mapping[str, Any], key: str) -> float | None:
     """Milliseconds of llama.cpp's timings as seconds; None when they are missing or make no sense."""
-    value = timings.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        return None
-    return value / 1000.0
+    value = number(timings.get(key))
+    return None if value is None or value < 0 else value / 1000.0
 
 
 def _message_json(message: Message) -> dict[str, Any]:
@@ -198,9 +210,8 @@ def _image_json(image: Image) -> dict[str, Any]:
 
 def _logprobs(value: Any) -> list[float]:
     tokens = items((mapping(value) or {}).get("content"))
-    found = [token.get("logprob") for token in tokens]
-    numbers = [p for p in found if isinstance(p, (int, float)) and not isinstance(p, bool) and math.isfinite(p)]
-    return [min(float(p), 0.0) for p in numbers]
+    numbers = [number(token.get("logprob")) for token in tokens]
+    return [min(p, 0.0) for p in numbers if p is not None]
 
 
 def _reported_joules(data: Mapping[str, Any], before: float | None) -> float | None:
@@ -210,9 +221,9 @@ def _reported_joules(data: Mapping[str, Any], before: float | None) -> float | N
         (usage, "energy_joules", 1.0),
         (data, "energy_kwh", 3.6e6),
     ):
-        value = place.get(key)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value * factor <= _MOST_JOULES:
-            return float(value) * factor
+        value = number(place.get(key))
+        if value is not None and 0 <= value * factor <= _MOST_JOULES:
+            return value * factor
     return before
 
 

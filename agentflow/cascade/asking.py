@@ -44,13 +44,18 @@ ReplyGiven = TypeVar("ReplyGiven", bound=Judged, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A reply that came. ``completion`` is None when code gave it; ``by`` is whom a hedge asked, where it is one's."""
+    """A reply that came.
+
+    ``completion`` is None when code gave it; ``by`` is whom a hedge asked, where it is one's; ``served`` says that an
+    earlier run of the job was given it, and served it.
+    """
 
     request: Request
     completion: Completion | None
     spend: Spend
     replayed: bool = False
     by: ModelRung | None = None
+    served: bool = False
 
 
 class Judge(Protocol[ReplyGiven]):
@@ -83,16 +88,25 @@ class Asking(Generic[Reply]):
         min_output: tokens below which a reply is not worth asking for.
         ends_at: when the call must be over, on the event loop's clock; None without a deadline.
         others: whether another rung may still be asked, and so needs time of its own.
+        prices_warmth: whether the policy will want to know which prompts the rungs have read.
     """
 
     def __init__(
-        self, scope: CallScope, trail: Trail, min_output: int, ends_at: float | None, others: Callable[[], bool]
+        self,
+        scope: CallScope,
+        trail: Trail,
+        min_output: int,
+        ends_at: float | None,
+        others: Callable[[], bool],
+        *,
+        prices_warmth: bool = False,
     ) -> None:
         self._scope = scope
         self._trail = trail
         self._min_output = min_output
         self._ends_at = ends_at
         self._others = others
+        self._prices_warmth = prices_warmth
         self.overtaken = False
         """Whether the call has its reply, and what still runs beside it is cancelled."""
 
@@ -147,16 +161,27 @@ class Asking(Generic[Reply]):
             return await self._send(rung, sending, judge, listener, listener, repair=repair)
         return await self._hedged(rung, request, sending, judge, listener, repair=repair)
 
+    async def served_before(self, rung: ModelRung) -> bool:
+        """Whether an earlier run of the job was given a reply of this rung, and served it."""
+        number = 1
+        while (entry := await self._scope.ledger.find(self._trail.key(rung, number))) is not None:
+            if entry.completion is None and rung.lane.hedges is not None:
+                entry = await self._scope.ledger.find(entry.key + _HEDGE) or entry
+            if entry.outcome == "accepted":
+                return True
+            number += 1
+        return False
+
     async def _done(self, rung: ModelRung, key: str) -> Entry | None:
         """What an earlier run of the job recorded of this attempt; None when it may leave."""
         entry = await self._scope.ledger.find(key, replay=True)
-        if entry is None or entry.state in ("held", "released"):
+        if entry is None or entry.state == "held":
             return None
         if entry.completion is None and rung.lane.hedges is not None:
             hedge = await self._scope.ledger.find(key + _HEDGE, replay=True)
             if hedge is not None and hedge.completion is not None:
                 return hedge
-        return entry
+        return None if entry.state == "released" else entry
 
     async def _again(
         self, rung: ModelRung, request: Request, done: Entry, judge: Judge[Reply], *, repair: bool
@@ -167,7 +192,8 @@ class Asking(Generic[Reply]):
         if done.key.endswith(_HEDGE):
             self._trail.attempt(rung, "cancelled", Spend(), _OVERTAKEN, repair=repair, replayed=True)
             by = rung.hedge_with or rung
-        return await judge(rung, Heard(request, done.completion, Spend(), replayed=True, by=by))
+        served = done.outcome == "accepted"
+        return await judge(rung, Heard(request, done.completion, Spend(), replayed=True, by=by, served=served))
 
     async def _reserve(self, rung: ModelRung, request: Request, key: str) -> Sending | None:
         """Wait for a turn, then reserve what the attempt may cost: who stands in line holds no budget meanwhile.
@@ -338,7 +364,8 @@ class Asking(Generic[Reply]):
                 span.fail(cancelled, facts(self._unanswered(sending, "cancelled", reason, repair=repair)))
                 raise
             self._scope.admission.saw(by.name, self._scope.labels.call, completion.usage.output)
-            self._scope.warmth.saw(by, request, completion.usage)
+            if self._prices_warmth:
+                self._scope.warmth.saw(by, request, completion.usage)
             hedged_by = by if sending.hedge else None
             judged = await judge(rung, Heard(request, completion, sending.spend, by=hedged_by))
             self._trail.note(sending.key, judged.attempt)

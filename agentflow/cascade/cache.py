@@ -85,13 +85,27 @@ class ReplyCache:
         self._asking: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     @contextlib.asynccontextmanager
-    async def alone(self, key: str) -> AsyncGenerator[None]:
-        """Let one call of this key through at a time: the others find its reply when it is their turn."""
+    async def alone(self, key: str, patience_s: float | None = None) -> AsyncGenerator[None]:
+        """Let one call of this key through at a time: the others find its reply when it is their turn.
+
+        Args:
+            key: of the calls.
+            patience_s: whoever has waited so long goes through beside the others; None waits without end.
+        """
         lock = self._asking.get(key)
         if lock is None:
             lock = self._asking[key] = asyncio.Lock()
-        async with lock:
+        try:
+            async with asyncio.timeout(patience_s):
+                await lock.acquire()
+            mine = True
+        except TimeoutError:
+            mine = False
+        try:
             yield
+        finally:
+            if mine:
+                lock.release()
 
     async def statistics(self) -> ReplyFileStatistics:
         """A snapshot: how many replies are kept, and their bytes."""

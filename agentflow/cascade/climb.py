@@ -90,7 +90,11 @@ class Climb:
         self._asked = request
         now = asyncio.get_running_loop().time()
         ends_at = None if request.timeout_s is None else now + request.timeout_s
-        self.asking: Asking[_Tried] = Asking(self.scope, self.trail, self.policy.min_output, ends_at, self._others)
+        self.asking: Asking[_Tried] = Asking(
+            self.scope, self.trail, self.policy.min_output, ends_at, self._others,
+            prices_warmth=self.policy.routing is not None,
+        )  # fmt: skip
+        self._decision = await self._decided_before()
         while not self.ended:
             # What was decided as the last attempt was judged still holds, unless something has changed since.
             decision, self._decision = self._decision or self.policy.choose(self._state(request)), None
@@ -110,6 +114,15 @@ class Climb:
             raise self.refusal or self._failed("the budget is spent")
         return self._served(self.tried[best])
 
+    async def _decided_before(self) -> Decision | None:
+        """The rung that served this call in an earlier run of the job, where a policy might choose another one now."""
+        if not self.scope.repeats or self.policy.routing is None:
+            return None
+        for place, rung in enumerate(self.rungs):
+            if isinstance(rung, ModelRung) and await self.asking.served_before(rung):
+                return Try(place, "it served this call in an earlier run")
+        return None
+
     def _failed(self, reason: str) -> CallFailed:
         tried = "; ".join(f"{a.rung}: {a.reason}" for a in self.trail.attempts) or "the cascade has no rungs"
         return CallFailed(
@@ -126,14 +139,18 @@ class Climb:
         if len(places) == 1:
             await self._one(places[0], request)
             return
-        async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(self._one(place, request)) for place in places]
-            for next_done in asyncio.as_completed(asked):
-                if await next_done:
-                    self.asking.overtaken = True
-                    for task in asked:
-                        task.cancel()
-                    break
+        try:
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(self._one(place, request)) for place in places]
+                for next_done in asyncio.as_completed(asked):
+                    if await next_done:
+                        self.asking.overtaken = True
+                        for task in asked:
+                            task.cancel()
+                        break
+        except ExceptionGroup as failed:
+            # Whoever calls knows nothing of rungs side by side.
+            raise failed.exceptions[0] from None
         # Decided while others were still running: what they ended with counts too.
         self._decision = None
 
@@ -226,6 +243,10 @@ class Climb:
         if isinstance(decision, Probe) and self.tried[decision.seen] is tried:
             await self._probe(tried, request)
             decision = self.policy.choose(self._state(request, place))
+        if heard.served and tried.verdict.valid:
+            # Budgets and what was learned have changed since; what the rest of the job was made of has not.
+            place_seen = next(seen for seen, one in enumerate(self.tried) if one is tried)
+            decision = Stop(place_seen, "it served this call in an earlier run")
         self._decision, verdict = decision, tried.verdict
         stopped = isinstance(decision, Stop) and self.tried[decision.seen] is tried
         outcome: Outcome = "accepted" if stopped else "kept" if verdict.valid else "rejected"

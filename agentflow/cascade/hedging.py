@@ -81,8 +81,8 @@ class Hedges:
 class Race(Generic[Result]):
     """Two attempts at one thing. The first whose reply begins has won, and the other is cancelled.
 
-    An attempt that ends with None has lost by itself, and the other goes on. Both have ended when ``run`` returns,
-    however it ends.
+    An attempt that ends with None, or raises, has lost by itself, and the other goes on. Both have ended when ``run``
+    returns, however it ends.
 
     Args:
         tell: told of the winner's pieces, and of nobody else's.
@@ -139,7 +139,7 @@ class Race(Generic[Result]):
         except Exception as error:
             # Kept, not raised: the group would cancel the other attempt, which may still reply.
             self._errors.append(error)
-            self._won(number)
+            self._decided.set()
             return
         self._results[number] = result
         if result is not None:

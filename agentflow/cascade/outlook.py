@@ -5,6 +5,7 @@ May import rung, scope and everything below the cascade. ``climb`` shows it to t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -38,7 +39,7 @@ def outlook(
     healthy = isinstance(rung, CodeRung) or rung.lane.breaker.health != "open"
     if not priced:
         asks = None if signal is None or isinstance(rung, CodeRung) else FREE
-        return RungFacts(rung.name, signal=asks, healthy=healthy, open=open)
+        return _unpriced(rung.name, asks, healthy, open)
     if isinstance(rung, CodeRung):
         quote = rung.quote()
         cost = Expected(quote.nano_usd / NANO, quote.microjoules / MICRO)
@@ -54,6 +55,12 @@ def outlook(
         dearness=scope.meter.dearness(rung.quote(request)),
         cached_tokens=cached,
     )
+
+
+@functools.lru_cache(maxsize=1_000)
+def _unpriced(name: str, signal: Expected | None, healthy: bool, open: bool) -> RungFacts:
+    """The few things that can be said of a rung before it is priced: the same in every call."""
+    return RungFacts(name, signal=signal, healthy=healthy, open=open)
 
 
 def with_return_costs(

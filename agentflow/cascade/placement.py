@@ -23,6 +23,8 @@ from agentflow.messages import Request, Timings, TokenUsage
 # The social cost that public bodies put on a tonne of CO2 is 50 to 250 dollars (EPA 2023: 190); assumed: 100.
 USD_PER_KG_CO2E: Final = 0.1
 _NAP_S: Final = 60.0
+# No forecast of a grid or of a price of power looks further ahead.
+_FURTHEST: Final = timedelta(days=14)
 Residency = tuple[frozenset[str], ...]
 
 
@@ -95,12 +97,13 @@ class CheapestHour:
     saving: float = 0.05
 
     def when(self, now: datetime, latest: datetime, price: Callable[[datetime], float | None]) -> datetime:
-        """The start of the best known hour; now, when the present hour is not known or nothing later is better."""
+        """The start of the best known hour of the next 14 days; now, when this hour is not known or none is better."""
         present = price(now)
         if present is None:
             return now
         best, least = now, present - abs(present) * self.saving
         hour = now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+        latest = min(latest, now + _FURTHEST)
         while hour <= latest:
             then = price(hour)
             if then is not None and then < least:

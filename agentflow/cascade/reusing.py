@@ -5,6 +5,7 @@ Equal calls at the same time wait for the first of them. May import climb and al
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +31,10 @@ async def reused_or_climbed(climb: Climb, request: Request, reusing: Reusing) ->
     """
     scope = reusing.scope(climb.rungs, climb.policy, climb.checks)
     key = key_of(scope, request)
-    async with reusing.cache.alone(key):
+    left_s = _left_s(climb.scope, request)
+    began = asyncio.get_running_loop().time()
+    # Whoever is asked in the end needs time of its own.
+    async with reusing.cache.alone(key, None if left_s is None else left_s / 2.0):
         reply, known = await _given_again(climb, request, reusing, await _kept(climb, reusing, key)), None
         if reply is None:
             known = await look_alike(climb, request, reusing, scope)
@@ -39,6 +43,9 @@ async def reused_or_climbed(climb: Climb, request: Request, reusing: Reusing) ->
         tracing.reuse_looked_up(climb.cascade, hit=reply is not None)
         if reply is not None:
             return reply
+        if request.timeout_s is not None:
+            passed_s = asyncio.get_running_loop().time() - began
+            request = replace(request, timeout_s=max(request.timeout_s - passed_s, 0.0))
         reply = await climb.run(request)
         accepted = any(
             a.rung == reply.rung and a.outcome == "accepted" and not a.replayed for a in climb.trail.attempts
@@ -46,6 +53,11 @@ async def reused_or_climbed(climb: Climb, request: Request, reusing: Reusing) ->
         if accepted and reply.completion is not None:
             await reusing.keep(key, reply.rung, reply.completion, known and known.likeness)
         return reply
+
+
+def _left_s(scope: CallScope, request: Request) -> float | None:
+    """Seconds until the call must be over; None when nothing says so."""
+    return min((s for s in (request.timeout_s, scope.meter.seconds_left) if s is not None), default=None)
 
 
 async def _kept(climb: Climb, reusing: Reusing, key: str) -> KeptReply | None:

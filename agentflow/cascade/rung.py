@@ -202,11 +202,13 @@ class ModelRung:
             bound=reply == most,
         )
 
-    def fit(self, request: Request, room: Room, min_output: int, expected: int | None = None) -> tuple[Request, Quote]:
+    def fit(
+        self, request: Request, room: Room, min_output: int, expected: int | None = None, key: str | None = None
+    ) -> tuple[Request, Quote]:
         """The request as this rung would send it, its reply and time shortened to the room that is left; its quote.
 
-        When not even ``min_output`` tokens fit, the request is returned with that many: the hold will refuse
-        it and say what lacks.
+        ``key`` is the attempt's, for servers to be told of it. When not even ``min_output`` tokens fit, the request is
+        returned with that many: the hold will refuse it and say what lacks.
         """
         asked = request.max_output_tokens or self.default_output
         if self.max_output is not None:
@@ -215,9 +217,8 @@ class ModelRung:
             asked = min(asked, max(1, self.context - self.counter.prompt(request)))
         left = self.timeout_s if room.seconds is None else min(self.timeout_s, room.seconds)
         timeout_s = left if request.timeout_s is None else min(left, request.timeout_s)
-        request = replace(
-            request, timeout_s=timeout_s, max_output_tokens=asked, logprobs=request.logprobs or self.logprobs
-        )
+        logprobs = request.logprobs or self.logprobs
+        request = replace(request, timeout_s=timeout_s, max_output_tokens=asked, logprobs=logprobs, key=key)
         # The same for every length of the reply, and the dearest part of a quote.
         prompt = self.counter.prompt_bound(request)
         quote = self._quote(request, prompt, expected)

@@ -86,7 +86,7 @@ class CallScope:
         room = self.meter.room(final=self.final)
         refits = 0
         while True:
-            fitted, quote = rung.fit(request, room, least, expected)
+            fitted, quote = rung.fit(request, room, least, expected, key)
             try:
                 hold = await self._reserve(quote, key, labels)
                 return None if hold is None else (fitted, hold)

@@ -78,7 +78,7 @@ async def send(sending: Sending, scope: CallScope, tell: Callable[[Delta], None]
             tell = turn.watched(tell)
         try:
             async with asyncio.timeout(request.timeout_s):
-                completion = await rung.backend.complete(rung.model, replace(request, key=key), tell)
+                completion = await rung.backend.complete(rung.model, request, tell)
             spend = _believable_spend(rung, completion, len(request.images))
         except BaseException as error:
             seconds = asyncio.get_running_loop().time() - started

@@ -96,9 +96,18 @@ class Trail:
         self._keys[named] += 1
         return f"{self._scope.key}|{self._keys[named]}|{named}"
 
+    def key(self, rung: Rung, number: int) -> str:
+        """The ledger's key of an attempt of a rung that is no evidence, by its number from 1."""
+        return attempt_key(self._scope.key, rung, number)
+
     def unused(self, rung: Rung, about: str = "") -> None:
         """Give back the key that ``next_key`` gave last: the rung was not asked after all."""
         self._keys[f"{rung.name}|{about}" if about else rung.name] -= 1
+
+
+def attempt_key(call: str, rung: Rung, number: int) -> str:
+    """The ledger's key of an attempt that is no evidence: the call's key, and the rung's how many-th it is, from 1."""
+    return f"{call}|{number}|{rung.name}"
 
 
 def facts(attempt: Attempt) -> tracing.AttemptFacts:

@@ -16,10 +16,15 @@ from agentflow.errors import AgentflowError, BudgetExceeded, UsageError
 _COMMANDS = {
     "research": "Answer a question from sources, with citations that are verified.",
     "report": "Print the report of an earlier job.",
+    "jobs": "Submit durable jobs, watch, stop and resume them.",
+    "worker": "Work on durable jobs until told to end.",
     "models": "List the configured models: price, energy, latency, whether each can be reached.",
     "budget": "Read the ledger: reports, accounts, attempts in doubt, a recount.",
     "cascade": "What cascades have learned: calibration, calls to learn from.",
     "energy": "Joules: explain a call line by line, measure this machine, draw a job.",
+    "serve": "Serve the HTTP API: jobs, and any OpenAI client, over the cascade and the meter.",
+    "keys": "Make, list and revoke the keys of the HTTP API.",
+    "webhooks": "Try a receiver of webhooks, see what was delivered and what was not.",
     "doctor": "Say what is missing, and how to get it.",
 }
 

@@ -7,11 +7,13 @@ the names of the variables that hold them. Each table has its file; ``settings``
 
 from agentflow.config.cascades import CascadeSettings
 from agentflow.config.cassette import CassetteSettings
+from agentflow.config.jobs import JobSettings, JobStoreSettings, QueueSettings
 from agentflow.config.lanes import BreakerSettings, ConcurrencySettings, LaneSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, LimitSettings, TenantSettings
 from agentflow.config.loading import CONFIG_FILE, EXAMPLE, example_config, load_settings
 from agentflow.config.models import EnergySettings, ModelSettings, PriceSettings, RateSettings, TierSettings
 from agentflow.config.research import EmbedderSettings, ResearchSettings, SourceSettings
+from agentflow.config.server import ServerSettings
 from agentflow.config.settings import CODE, Settings, StoreSettings, TelemetrySettings
 
 __all__ = [
@@ -25,13 +27,17 @@ __all__ = [
     "ConcurrencySettings",
     "EmbedderSettings",
     "EnergySettings",
+    "JobSettings",
+    "JobStoreSettings",
     "LaneSettings",
     "LedgerSettings",
     "LimitSettings",
     "ModelSettings",
     "PriceSettings",
+    "QueueSettings",
     "RateSettings",
     "ResearchSettings",
+    "ServerSettings",
     "Settings",
     "SourceSettings",
     "StoreSettings",

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from agentflow.config.table import Rate, Share, Table
+
+# Settings that one policy alone reads: with another they would do nothing.
+_READ_BY: Final[Mapping[str, frozenset[str]]] = {
+    "utility": frozenset(("floor", "good_usd", "joule_usd", "second_usd")),
+    "latency": frozenset(("abreast",)),
+    "pinned": frozenset(("pinned",)),
+}
 
 
 class CascadeSettings(Table):
@@ -54,6 +62,10 @@ class CascadeSettings(Table):
     def _is_one_way(self) -> CascadeSettings:
         if self.judge is not None and self.samples is not None:
             raise ValueError("has both a judge and samples; one of them tells how good a reply is")
+        for policy, settings in _READ_BY.items():
+            idle = self.said(settings)
+            if idle and policy != self.policy:
+                raise ValueError(f"{' and '.join(idle)}: of policy '{policy}' alone, and it is '{self.policy}'")
         if self.pinned is not None and self.pinned not in self.rungs:
             raise ValueError(f"is pinned to '{self.pinned}', which is none of its rungs")
         return self

@@ -56,3 +56,10 @@ class LaneSettings(Table):
     """The model that second attempts go to, as good as this one: another region of it, say; itself when left out."""
     hedge_share: float = Field(default=0.05, gt=0, le=0.5)
     """Second attempts for each call, at most."""
+
+    @model_validator(mode="after")
+    def _hedges_at_all(self) -> LaneSettings:
+        idle = self.said({"hedge_with", "hedge_share"})
+        if idle and not self.hedge:
+            raise ValueError(f"{' and '.join(idle)}: without hedge = true nothing is hedged")
+        return self

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from agentflow.config.lanes import LaneSettings
 from agentflow.config.table import Address, HttpAddress, Rate, Table, Tags, VariableName
+
+# Settings that one kind of backend alone reads: with another they would do nothing.
+_READ_BY: Final[Mapping[str, frozenset[str]]] = {
+    "openai": frozenset(("base_urls", "metrics", "dialect", "stream")),
+    "llamacpp": frozenset(("path", "measure", "slots", "gpu_layers")),
+}
 
 
 class RateSettings(Table):
@@ -172,7 +179,17 @@ class ModelSettings(LaneSettings):
     """``llamacpp``: layers computed on a GPU; what fits when left out, where llama.cpp was built for one."""
 
     @model_validator(mode="after")
+    def _is_read(self) -> ModelSettings:
+        for backend, settings in _READ_BY.items():
+            idle = self.said(settings)
+            if idle and backend != self.backend:
+                raise ValueError(f"{' and '.join(idle)}: of backend '{backend}' alone; remove it, or name that backend")
+        return self
+
+    @model_validator(mode="after")
     def _has_its_place(self) -> ModelSettings:
+        if self.regions and self.residency:
+            raise ValueError("residency is said of each of its regions, not of the model beside them")
         if self.regions and (self.backend == "llamacpp" or self.base_urls):
             raise ValueError("regions are of a model on a server, in place of base_urls")
         everywhere = bool(self.regions) and all(region.base_url for region in self.regions.values())

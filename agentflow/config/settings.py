@@ -11,11 +11,13 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from agentflow.config.cascades import CascadeSettings
 from agentflow.config.cassette import CassetteSettings
 from agentflow.config.distillation import DistillationSettings
+from agentflow.config.jobs import JobSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, TenantSettings
 from agentflow.config.models import ModelSettings
 from agentflow.config.placement import PlacementSettings
 from agentflow.config.research import ResearchSettings, SourceSettings
 from agentflow.config.reuse import ReuseSettings
+from agentflow.config.server import ServerSettings
 from agentflow.config.table import Table
 
 CODE: Final = "code"
@@ -66,6 +68,8 @@ class Settings(BaseSettings):
     """Runs recorded and replayed."""
     ledger: LedgerSettings = LedgerSettings()
     """Where attempts and accounts are recorded."""
+    jobs: JobSettings = JobSettings()
+    """Durable jobs."""
     stores: StoreSettings = StoreSettings()
     """Where things are kept."""
     placement: PlacementSettings = PlacementSettings()
@@ -78,6 +82,8 @@ class Settings(BaseSettings):
     """The research job."""
     sources: SourceSettings = SourceSettings()
     """Bounds on what is read."""
+    server: ServerSettings = ServerSettings()
+    """The HTTP API."""
     telemetry: TelemetrySettings = TelemetrySettings()
     """Spans and metrics."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from decimal import Decimal
 from typing import Annotated
 
@@ -46,3 +47,8 @@ class Table(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, hide_input_in_errors=True
     )
+
+    def said(self, names: Collection[str]) -> list[str]:
+        """Which of these settings are other than when they are left out."""
+        fields = type(self).model_fields
+        return sorted(name for name in names if getattr(self, name) != fields[name].get_default())

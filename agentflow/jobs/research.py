@@ -1,4 +1,4 @@
-"""Running a research job: an id, a budget, events, a run folder. Imports runs, events, research, runtime."""
+"""Running a research job: at once, with a run folder, or as a kind of durable job. Imports research, runs, kinds."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from typing import Any
 
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import Ask, BudgetEvent
+from agentflow.budget.ledger import EntryFilter
 from agentflow.budget.meter import Meter
 from agentflow.errors import UsageError
 from agentflow.jobs.events import Event, EventLog
+from agentflow.jobs.job import JobState, StopReason
+from agentflow.jobs.kinds import JobContext, Outcome
 from agentflow.jobs.runs import RunFolder, RunStore, new_job_id
+from agentflow.jobs.spending import recorded
 from agentflow.research.pipeline import ResearchJob, ResearchTask
+from agentflow.research.rendering import to_html, to_markdown
 from agentflow.research.report import Report
 from agentflow.runtime import Runtime
 from agentflow.telemetry import tracing
@@ -97,3 +102,76 @@ async def run_research(
         meter.close()
         log.close()
     return FinishedJob(report, folder)
+
+
+async def research_kind(context: JobContext) -> Outcome:
+    """A research job as workers run it: its report, rendered reports and sources become the job's files."""
+    spec = context.spec
+    task = ResearchTask(spec.query, spec.sources.origins, spec.sources.allow_private)
+    events = _ResearchEvents(context)
+    research = ResearchJob(context.runtime, context.meter, events.emit, context.planned)
+    if context.run > 1:
+        entries = await context.runtime.ledger.entries(EntryFilter(job=context.id))
+        research.findings.earlier = recorded(entries)
+    report = await research.run(task)
+    reading = research.findings.reading
+    texts: dict[str, str] = {}
+    for source in reading.sources if reading is not None else ():
+        texts[source.id] = source.text
+        facts = {"id": source.id, "origin": source.origin, "title": source.title, "read_at": source.read_at}
+        await context.save(f"sources/{source.id}.txt", source.text, source.media_type, role="source", facts=facts)
+    await context.save("report.md", to_markdown(report, texts), "text/markdown")
+    await context.save("report.html", to_html(report, texts), "text/html")
+    return Outcome(report.model_dump(mode="json"), report.ending is not None, _stop_reason(report))
+
+
+class _ResearchEvents:
+    """The walk of a research job in the words of job events."""
+
+    _STATES: Mapping[str, JobState] = {"planner": JobState.PLANNING, "retrieval": JobState.RUNNING}
+
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
+        self._unfit: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def emit(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Tell of one thing that happened."""
+        match kind.split(".")[0]:
+            case "task":
+                agent = str(data["agent"])
+                if kind == "task.started" and agent in self._STATES:
+                    self._context.enter(self._STATES[agent])
+                self._context.emit("task", {"step": kind.partition(".")[2], **data})
+            case "attempt":
+                self._escalated(data)
+                self._context.emit("attempt", data)
+            case "verifying":
+                self._context.enter(JobState.VERIFYING)
+            case "sources":
+                self._context.emit("note", {"note": "sources read", **data})
+            case "budget":
+                self._context.emit("budget", {"change": kind.partition(".")[2], **data})
+            case _:
+                self._context.emit(kind, data)
+
+    def _escalated(self, data: Mapping[str, Any]) -> None:
+        """A call that went on to another rung was not content with the one before."""
+        call = (str(data["chain"]), str(data["call"]))
+        before = self._unfit.pop(call, None)
+        if before is not None and before[0] != data["rung"]:
+            self._context.emit(
+                "escalation",
+                {"chain": call[0], "call": call[1], "from": before[0], "to": data["rung"], "reason": before[1]},
+            )
+        if data["outcome"] != "accepted":
+            self._unfit[call] = (str(data["rung"]), str(data["reason"] or data["outcome"]))
+
+
+def _stop_reason(report: Report) -> StopReason:
+    match report.ending:
+        case None:
+            return StopReason.SATISFIED if report.answered else StopReason.NO_NEW_EVIDENCE
+        case ending if ending.reason == "budget":
+            return StopReason.BUDGET_REACHED
+        case _:
+            return StopReason.STOPPED

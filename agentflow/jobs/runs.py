@@ -18,8 +18,8 @@ from agentflow.research.sources.store import load_text, store_sources
 
 
 def new_job_id() -> str:
-    """A name for a job: sorts by time, and two of one second differ."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    """A name for a job: it sorts by time, and nobody guesses it."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(8)}"
 
 
 @dataclass(frozen=True, slots=True)

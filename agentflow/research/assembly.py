@@ -33,7 +33,10 @@ from agentflow.research.sources.store import stored_name
 
 @dataclass(slots=True)
 class Findings:
-    """What a job has so far; every part may still be missing when it is stopped."""
+    """What a job has so far; every part may still be missing when it is stopped.
+
+    ``earlier`` is what earlier runs of the job spent, of which its meter knows the amounts only.
+    """
 
     job: str
     question: str = ""
@@ -46,12 +49,14 @@ class Findings:
     records: list[CallRecord] = field(default_factory=list[CallRecord])
     undone: list[str] = field(default_factory=list[str])
     ending: Ending | None = None
+    earlier: Spend = field(default_factory=Spend)
 
 
 def assemble(findings: Findings, meter: Meter) -> Report:
     """The report of a job in its present state."""
     reading = findings.reading or Reading((), ())
     verified = findings.verified or Verified((), ())
+    spent = (meter.spent + findings.earlier).lasting(meter.elapsed)
     answered = {claim.question for claim in verified.claims}
     cited = {citation.source_id for claim in verified.claims for citation in claim.citations}
     return Report(
@@ -81,9 +86,9 @@ def assemble(findings: Findings, meter: Meter) -> Report:
         skipped=tuple(SkippedSource(origin=s.origin, reason=s.reason) for s in reading.skipped),
         rungs=findings.rungs,
         meter=MeterFigures(
-            total=_line(meter),
-            parts=tuple(_line(child) for child in meter.children),
-            limits=_limits(meter),
+            total=_line(meter, spent),
+            parts=tuple(_line(child, child.spent) for child in meter.children),
+            limits=_limits(meter, spent),
             attempts=tuple(_attempt(record) for record in findings.records),
         ),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -91,8 +96,7 @@ def assemble(findings: Findings, meter: Meter) -> Report:
     )
 
 
-def _line(node: Meter) -> MeterLine:
-    spent = node.spent
+def _line(node: Meter, spent: Spend) -> MeterLine:
     return MeterLine(
         node=node.name,
         calls=spent.calls,
@@ -116,8 +120,7 @@ def _energy(spent: Spend) -> EnergyFigure:
     )
 
 
-def _limits(node: Meter) -> tuple[Limit, ...]:
-    spent = node.spent
+def _limits(node: Meter, spent: Spend) -> tuple[Limit, ...]:
     figures: list[tuple[Currency, float | None, float]] = list(zip(COUNTED, node.limits, spent.amounts, strict=True))
     figures.append(("seconds", node.budget.seconds, spent.seconds))
     return tuple(

@@ -6,7 +6,7 @@ However a job ends (done, out of budget, interrupted) it reports what it has, an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,10 +37,13 @@ from agentflow.runtime import Runtime
 from agentflow.telemetry import tracing
 
 Emit = Callable[[str, Mapping[str, Any]], None]
+OnPlan = Callable[[tuple[str, ...]], Awaitable[tuple[str, ...]]]
 _READER = Agent("sources", "Reads the sources and indexes them.", "")
 # CPU seconds held for reading and indexing: a floor, and so much a megabyte of text.
 _READING_CPU_S, _READING_CPU_S_PER_MB = 0.5, 0.6
 _LONGEST_QUESTION = 4_000
+# A folder may have fifty thousand files: so many are told one by one.
+_SOURCES_TOLD = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +72,15 @@ class ResearchJob:
         runtime: rungs, prices, ledger.
         meter: the job's node of the budget tree; its name is the job's id.
         emit: told of everything that happens, as (kind, data).
+        on_plan: given the sub-questions of the plan; returns those to answer, or raises to end the job there.
     """
 
-    def __init__(self, runtime: Runtime, meter: Meter, emit: Emit) -> None:
+    def __init__(self, runtime: Runtime, meter: Meter, emit: Emit, on_plan: OnPlan | None = None) -> None:
         self._runtime = runtime
         self._settings = runtime.settings.research
         self._meter = meter
         self._emit = emit
+        self._on_plan = on_plan
         self._orchestrator = Orchestrator(runtime, meter, self._on_call, self._on_task)
         self._agents = shipped_agents()
         self._embedder = None if self._settings.embedder is None else make_embedder(self._settings.embedder)
@@ -96,6 +101,8 @@ class ResearchJob:
             self._runtime.check(self._agents[agent].cascade, self._meter)
         try:
             await self._prepare(task)
+            if self._on_plan is not None:
+                self.findings.sub_questions = await self._on_plan(self.findings.sub_questions)
             await self._answer()
         except BudgetExceeded as refused:
             self._end_by(refused)
@@ -161,6 +168,8 @@ class ResearchJob:
                 reading = await read_sources(task.origins, limits=self._limits(), allow_private=task.allow_private)
                 self.findings.reading = reading
                 self._emit("sources.read", {"sources": len(reading.sources), "skipped": len(reading.skipped)})
+                for source in reading.sources[:_SOURCES_TOLD]:
+                    self._emit("source", {"id": source.id, "origin": source.origin, "title": source.title})
                 self.findings.index = await asyncio.to_thread(self._index, reading)
         except TimeoutError:
             # The job's seconds are gone: the meter says so in its own words.
@@ -218,7 +227,12 @@ class ResearchJob:
             checks=(draft_check,),
             cascade=cascade,
         )
+        self._emit("verifying", {"claims": len(reply.output.claims)})
         self.findings.verified = verify_draft(reply.output, evidence, index.lexicon, self._settings.support)
+        for claim in self.findings.verified.claims:
+            self._emit("claim", {"text": claim.text, "supported": True, "support": claim.support})
+        for refused in self.findings.verified.unsupported:
+            self._emit("claim", {"text": refused.text, "supported": False, "reason": refused.reason})
         self._served("synthesis", chain, reply)
 
     async def _quote_what_is_there(self) -> None:

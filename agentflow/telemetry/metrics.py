@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from opentelemetry import metrics
 from opentelemetry.metrics import Counter, Histogram
+from opentelemetry.metrics._internal import _ProxyMeterProvider
 
 from agentflow.telemetry import semconv
 
@@ -35,6 +36,11 @@ class Instruments:
     energy: Counter
     prompt_cache: Counter
     reuse: Counter
+
+
+def measured() -> bool:
+    """Whether figures go anywhere. Without an SDK they need not be gathered; it may come any time."""
+    return not isinstance(metrics.get_meter_provider(), (_ProxyMeterProvider, metrics.NoOpMeterProvider))
 
 
 @functools.cache

@@ -32,7 +32,7 @@ from opentelemetry.trace import (
 
 from agentflow.messages import Completion, Message, Request
 from agentflow.telemetry import semconv as names
-from agentflow.telemetry.metrics import instruments
+from agentflow.telemetry.metrics import instruments, measured
 
 _CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 # Why an attempt was not enough may quote a reply at length; a span needs the gist.
@@ -142,6 +142,8 @@ class AttemptSpan:
         self._span.add_event(names.EVALUATION_EVENT, verdict)
 
     def _measure(self, facts: AttemptFacts, labels: Mapping[str, Any], completion: Completion | None) -> None:
+        if not measured():
+            return
         meter = instruments()
         if names.OPERATION_NAME in labels:
             if completion is not None:

@@ -135,6 +135,28 @@ async def test_the_key_is_read_from_its_variable_and_sent_nowhere_else(
     assert "secret" not in json.dumps(asked["body"])
 
 
+KEY = "team-7f3a9c51e2"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"status": 401, "error": {"error": {"message": f"no such key: {KEY}"}}},
+        {"status": 500, "error": {"error": {"message": "x" * 191 + f" {KEY}"}}},
+        {"sse": f'data: {{"error": {{"message": "{KEY} is over its quota"}}}}\n\n'},
+        {"sse": f"data: {KEY}\n\n"},
+        {"garbage": f'{{"Authorization": "Bearer {KEY}"}}'},
+    ],
+)
+async def test_a_server_that_repeats_the_key_does_not_get_it_into_an_error(
+    scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, step: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    with pytest.raises(BackendError) as told:
+        await ask(scripted_server, step, api_key_env="MY_KEY")
+    assert KEY[:6] not in str(told.value)
+
+
 async def test_a_server_that_is_not_there_is_told_in_one_line() -> None:
     backend = OpenAIBackend("http://127.0.0.1:9/v1", COUNT, retries=0)
     with pytest.raises(BackendUnavailable, match=r"127\.0\.0\.1:9 does not answer") as raised:
@@ -228,6 +250,13 @@ async def test_a_stream_that_is_done_is_not_waited_for(scripted_server: Scripted
 async def test_a_reply_that_the_server_broke_off_is_none(scripted_server: ScriptedServer) -> None:
     with pytest.raises(BackendError, match="broke off"):
         await ask(scripted_server, {"text": "hal", "finish_reason": "abort"})
+
+
+async def test_calls_of_tools_are_counted_where_the_server_sends_no_usage(scripted_server: ScriptedServer) -> None:
+    arguments = json.dumps({"words": "one two three " * 40})
+    call = {"id": "1", "type": "function", "function": {"name": "count", "arguments": arguments}}
+    completion = await ask(scripted_server, {"tool_calls": [call], "omit_usage": True, "finish_reason": "tool_calls"})
+    assert completion.usage.output >= 120
 
 
 @pytest.mark.parametrize("joules", [-1, "many", True, float("nan"), 1e300])

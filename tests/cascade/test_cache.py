@@ -128,6 +128,22 @@ async def test_when_the_one_that_asks_fails_the_next_one_asks(
     assert len(scripted_server.requests()) == 2
 
 
+async def test_a_call_waits_for_an_equal_one_no_longer_than_its_own_time_allows(
+    scripted_server: ScriptedServer, cache: ReplyCache
+) -> None:
+    scripted_server.script({"small": [{"gate": "go", "text": "Paris"}, {"text": "Paris, at once"}]})
+    it = chain(cache, rung(scripted_server, "small"))
+    async with asyncio.TaskGroup() as group:
+        patient = group.create_task(it.call(ASK, reuse=HOUR))
+        while not scripted_server.requests():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        hurried = await it.call(ASK, reuse=HOUR, timeout_s=1.0)
+        scripted_server.release("go")
+    assert (hurried.text, patient.result().text) == ("Paris, at once", "Paris")
+    assert hurried.request is not None and hurried.request.timeout_s is not None
+    assert hurried.request.timeout_s <= 0.5
+
+
 async def test_a_waiting_call_that_is_cancelled_holds_up_nobody(
     scripted_server: ScriptedServer, cache: ReplyCache
 ) -> None:

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 import pytest
 
-from agentflow.budget.ledger import MemoryLedger
+from agentflow.budget.ledger import Entry, MemoryLedger, Opening
 from agentflow.budget.meter import Meter
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.checks import token_confidence
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.routing.fixed import Pinned
 from agentflow.cascade.routing.latency import LatencyFirst
-from agentflow.cascade.routing.state import Abstain, Decision, State, Try
+from agentflow.cascade.routing.state import Abstain, Decision, State, Stop, Try
 from agentflow.cascade.rung import CodeRung, ModelRung
 from agentflow.chain import CallRecord, Chain
-from agentflow.errors import CallFailed
+from agentflow.errors import CallFailed, LedgerError
 from tests.cascade.test_cascade import _backends_are_closed, code, rung
 from tests.servers.openai_server import ScriptedServer
 
@@ -70,6 +70,48 @@ async def test_side_by_side_a_reply_that_is_not_good_waits_for_the_other(scripte
     reply = await it.call("Who?", checks=(token_confidence,))
     assert reply.text == "sure"
     assert [(a.rung, a.outcome) for a in reply.attempts] == [("quick", "kept"), ("slow", "accepted")]
+
+
+async def test_side_by_side_an_error_is_told_as_it_is(scripted_server: ScriptedServer) -> None:
+    class Full(MemoryLedger):
+        async def open(self, opening: Opening) -> Entry:
+            raise LedgerError("The disk is full.")
+
+    policy = Policy(routing=LatencyFirst(abreast=2))
+    rungs = rung(scripted_server, "one"), rung(scripted_server, "two")
+    it = Chain(Meter("chain"), Cascade("test", rungs, policy), Full())
+    with pytest.raises(LedgerError, match="full"):
+        await it.call("Who?")
+    assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
+    assert it.meter.statistics().open_holds == 0
+
+
+@dataclass(frozen=True)
+class Prefers:
+    """A policy that has one favourite, and takes any reply of it."""
+
+    rung: int
+
+    def choose(self, state: State) -> Decision:
+        return Stop(0, "good") if state.seen else Try(self.rung, "the favourite")
+
+
+@pytest.mark.parametrize("later", [Policy(accept=0.9), Policy(routing=Prefers(1)), Policy(routing=LatencyFirst())])
+async def test_what_served_a_call_serves_it_in_a_repeated_run_whatever_the_policy_says_by_then(
+    scripted_server: ScriptedServer, later: Policy
+) -> None:
+    unsure = {"text": "from small", "logprobs": [-0.4], "usage": USAGE}
+    scripted_server.script({"small": [unsure], "large": [{"text": "from large", "usage": USAGE}]})
+    rungs, ledger = (rung(scripted_server, "small", logprobs=True), rung(scripted_server, "large")), MemoryLedger()
+
+    def job(policy: Policy) -> Chain:
+        return Chain(Meter("job"), Cascade("test", rungs, policy), ledger)
+
+    first = await job(Policy(accept=0.5)).call("Who?", checks=(token_confidence,))
+    again = job(later)
+    reply = await again.call("Who?", checks=(token_confidence,))
+    assert (reply.text, reply.confidence) == (first.text, first.confidence) == ("from small", pytest.approx(0.67, 0.01))
+    assert (len(scripted_server.requests()), again.spend.nano_usd) == (1, 0)
 
 
 @dataclass(frozen=True)

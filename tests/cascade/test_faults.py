@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from agentflow.budget.budget import Budget
 from agentflow.budget.ledger import MemoryLedger
 from agentflow.budget.meter import Meter
 from agentflow.cascade.cascade import Cascade
+from agentflow.cascade.checks import token_confidence
 from agentflow.cascade.lane import Lane, LaneLimits
 from agentflow.cascade.policy import Policy
 from agentflow.cascade.rung import ModelRung
@@ -38,6 +40,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "sends no JSON": {"garbage": "{oops"},
     "sends something else": {"garbage": "[1, 2]"},
     "has an error in its error": {"status": 500, "error": [None]},
+    "says to come back in a year without end": {"status": 503, "retry_after": "01 Jan 99999999999 00:00:00 GMT"},
 }
 UNREACHABLE = {
     "has no name": "http://nowhere.invalid/v1",
@@ -121,6 +124,28 @@ async def test_counts_that_cannot_be_are_not_believed(servers: Servers) -> None:
     it = chain(servers.rung("small", timeout_s=20.0))
     reply = await it.call("2 + 2?")
     assert 0 < reply.spend.usage.total < 100
+    await nothing_is_left(it)
+
+
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    "extra", [{"energy_joules": HUGE}, {"energy_kwh": HUGE}, {"timings": {"prompt_ms": HUGE, "predicted_ms": -HUGE}}]
+)
+async def test_figures_larger_than_any_float_are_not_believed(servers: Servers, extra: dict[str, Any]) -> None:
+    servers.server.script({"small": [{**GOOD, "extra": extra}]})
+    it = chain(servers.rung("small", timeout_s=20.0))
+    assert (await it.call("2 + 2?")).text == "4"
+    await nothing_is_left(it)
+
+
+@pytest.mark.parametrize("logprobs", [[-HUGE], [-1e308] * 5])
+async def test_probabilities_that_cannot_be_are_no_confidence(servers: Servers, logprobs: list[float]) -> None:
+    servers.server.script({"small": [{**GOOD, "logprobs": logprobs}]})
+    it = chain(replace(servers.rung("small", timeout_s=20.0), logprobs=True))
+    reply = await it.call("2 + 2?", checks=(token_confidence,))
+    assert (reply.text, reply.confidence) == ("4", None)
     await nothing_is_left(it)
 
 

@@ -20,10 +20,10 @@ from agentflow.cascade.policy import Policy
 from agentflow.cascade.rung import ModelRung
 from agentflow.chain import Chain
 from agentflow.energy.profiles import RemotePrior
-from agentflow.errors import BackendUnavailable, CallFailed, LedgerError
-from agentflow.messages import Delta, Message, Request
+from agentflow.errors import BackendUnavailable, CallFailed, ConfigError, LedgerError
+from agentflow.messages import Completion, Delta, Message, Request
 from benchmarks.hedging import Load, Strategy, simulate
-from tests.cascade.simulated import COUNTER, PRICE, Simulated, chain, nothing_is_held, replies, simulated
+from tests.cascade.simulated import COUNTER, PRICE, Simulated, Tell, chain, nothing_is_held, replies, simulated
 from tests.servers.openai_server import ScriptedServer
 from tests.virtual_time import now, run
 
@@ -203,6 +203,45 @@ def test_a_repeated_run_is_given_the_hedges_reply_and_goes_on_from_there() -> No
             ("accepted", True, True),
         ]
         assert repeated.spend.nano_usd == 0
+
+    run(story())
+
+
+def test_a_repeated_run_is_given_the_hedges_reply_though_the_first_attempt_was_never_taken() -> None:
+    async def story() -> None:
+        ledger = MemoryLedger()
+
+        def job(small: Simulated, other: Simulated) -> Chain:
+            rung = hedged(small, hedge_with=simulated("small-eu", other))
+            return Chain(Meter("job", clock=now), Cascade("test", (rung,), Policy()), ledger)
+
+        class Refuses(Simulated):
+            """A server that says, after a long while, that it took nothing."""
+
+            async def complete(self, model: str, request: Request, tell: Tell = None) -> Completion:
+                completion = await super().complete(model, request)
+                if len(self.asked) > 25:
+                    raise BackendUnavailable("503")
+                return completion
+
+        first = await warmed(job(Refuses(usual(replies(2.0))), Simulated(replies(3.0), text="4")))
+        reply = await first.call("2 + 2?", output=int)
+        assert [(a.rung, a.outcome) for a in reply.attempts] == [("small", "failed"), ("small-eu", "accepted")]
+        again = Simulated(replies(1.0), text="5")
+        repeated = job(again, again)
+        assert (await repeated.call("2 + 2?", output=int)).output == 4
+        assert (again.asked, repeated.spend.nano_usd) == ([], 0)
+
+    run(story())
+
+
+def test_a_second_attempt_that_cannot_be_made_leaves_the_call_to_the_first() -> None:
+    async def story() -> None:
+        small, other = Simulated(usual(replies(3.0))), Simulated(replies(ConfigError("No model file.")))
+        it = await warmed(chain(hedged(small, hedge_with=simulated("small-eu", other))))
+        reply = await it.call("Who?")
+        assert (reply.rung, len(other.asked)) == ("small", 1)
+        await nothing_is_held(it)
 
     run(story())
 

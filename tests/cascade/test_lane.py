@@ -303,7 +303,7 @@ def test_a_models_table_says_what_its_lane_keeps_to() -> None:
         {
             "models": {
                 "eu": {**SERVER, "hedge": True, "hedge_with": "us", "hedge_share": 0.02, "requests_per_minute": 60},
-                "us": {**SERVER, "hedge_with": "eu", "concurrency": {"least": 2, "most": 4, "start": 9}},
+                "us": {**SERVER, "concurrency": {"least": 2, "most": 4, "start": 9}},
             },
             "cascades": {"quick": {"rungs": ["eu"], "timeout_s": 3.0}},
         }
@@ -325,8 +325,8 @@ def test_a_models_table_says_what_its_lane_keeps_to() -> None:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ({**SERVER, "hedge_with": "other"}, "models.m.hedge_with: 'other' is not another model: none"),
-        ({**SERVER, "hedge_with": "m"}, "models.m.hedge_with: 'm' is not another model: none"),
+        ({**SERVER, "hedge": True, "hedge_with": "other"}, "models.m.hedge_with: 'other' is not another model: none"),
+        ({**SERVER, "hedge": True, "hedge_with": "m"}, "models.m.hedge_with: 'm' is not another model: none"),
         ({"backend": "llamacpp", "path": "x.gguf", "hedge": True}, "hedge needs hedge_with here"),
         ({**SERVER, "concurrency": {"least": 9, "most": 3}}, "least, 9, is more than most, 3"),
     ],

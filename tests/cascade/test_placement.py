@@ -31,7 +31,7 @@ from agentflow.cascade.services import Services
 from agentflow.chain import Chain
 from agentflow.config import Settings
 from agentflow.energy.grid import HourlyTable
-from agentflow.errors import NotServed, UsageError
+from agentflow.errors import CallFailed, NotServed, UsageError
 from agentflow.flow import Flow
 from agentflow.messages import Message, Request
 from tests.cascade.test_cascade import _backends_are_closed, code, rung
@@ -168,6 +168,22 @@ async def test_a_call_that_may_wait_is_sent_in_the_greenest_hour(scripted_server
     assert calling.result().waited_s == 5_400
 
 
+async def test_a_repeated_run_does_not_wait_again_for_what_it_was_given(scripted_server: ScriptedServer) -> None:
+    ledger, small = MemoryLedger(), replace(rung(scripted_server, "small"), region="FRA")
+
+    def job(figures: dict[int, float]) -> tuple[Chain, Hands]:
+        clock = Hands()
+        services = Services(placement=Placement(carbon=hours(figures), clock=clock))
+        return Chain(Meter("job"), Cascade("test", (small,)), ledger, services=services), clock
+
+    first, _ = job({12: 50, 14: 300})
+    reply = await first.call("Hi", deferrable_until=4 * 3600)
+    repeated, clock = job({12: 300, 14: 50})
+    again = await repeated.call("Hi", deferrable_until=4 * 3600)
+    assert (again.text, again.waited_s, clock.waits) == (reply.text, 0.0, [])
+    assert len(scripted_server.requests()) == 1
+
+
 async def test_a_cancelled_wait_holds_nothing(scripted_server: ScriptedServer) -> None:
     clock = Hands()
     placement = Placement(carbon=hours({12: 300, 14: 50}), clock=clock)
@@ -210,7 +226,6 @@ async def _refused(it: Chain) -> str:
         ({12: 100, 13: 1}, 1_810, None),  # could not end in time
         ({13: 1}, 3600 * 4, None),  # nobody knows the present hour
         ({12: 100, 13: 1}, 3600 * 4, Budget(seconds=600)),  # the budget's own time ends before
-        ({12: 100, 13: 1}, -5, None),
     ],
 )
 async def test_it_does_not_wait_where_that_does_not_help(
@@ -221,6 +236,22 @@ async def test_it_does_not_wait_where_that_does_not_help(
     it = chain(placement, replace(rung(scripted_server, "small"), region="FRA"), budget=budget)
     reply = await it.call("Hi", deferrable_until=until)
     assert (clock.waits, reply.waited_s) == ([], 0.0)
+
+
+async def test_a_call_that_may_wait_is_over_by_its_deadline_or_is_not_sent(scripted_server: ScriptedServer) -> None:
+    scripted_server.script({"small": [{"gate": "never"}]})
+    it = chain(Placement(carbon=hours({12: 100}), clock=Hands()), replace(rung(scripted_server, "small"), region="FRA"))
+    with pytest.raises(CallFailed, match=r"no whole reply within 0\.4"):
+        await it.call("Hi", deferrable_until=0.4)
+    with pytest.raises(CallFailed, match="0 s are left"):
+        await it.call("Hi", deferrable_until=-5)
+    assert len(scripted_server.requests()) == 1
+
+
+def test_a_deadline_in_a_thousand_years_is_not_looked_through_hour_by_hour() -> None:
+    asked: list[datetime] = []
+    assert CheapestHour().when(NOON, NOON + timedelta(days=365_000), lambda at: asked.append(at) or 1.0) == NOON
+    assert len(asked) < 1_000
 
 
 @given(st.dictionaries(st.integers(0, 40), st.floats(0.1, 1000)), st.integers(0, 30))

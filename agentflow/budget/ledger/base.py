@@ -200,6 +200,28 @@ class Ledger(Protocol):
         """
         ...
 
+    async def take_over(self, job: str, run: str) -> int:
+        """Put in doubt what one process holds for a job that it has lost to this one, although it may live.
+
+        Its calls may still end: then they are settled after all, at what they cost.
+
+        Args:
+            job: by its label.
+            run: of the process that lost it.
+
+        Returns:
+            How many entries.
+        """
+        ...
+
+    async def erase(self, job: str) -> int:
+        """Drop the replies kept for a job; what they cost stays in the books.
+
+        Returns:
+            How many entries the job has.
+        """
+        ...
+
     async def aclose(self) -> None:
         """Record what is queued, and let go. Closing twice changes nothing."""
         ...

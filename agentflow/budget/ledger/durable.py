@@ -19,7 +19,7 @@ import tenacity
 from agentflow.budget.currency import Limits
 from agentflow.budget.ledger.audit import Finding, audit
 from agentflow.budget.ledger.base import AccountState, Entry, EntryFilter, Opening
-from agentflow.budget.ledger.operations import Close, Doubt, Find, Judge, Open, Reconcile, Result, SetLimits
+from agentflow.budget.ledger.operations import Close, Doubt, Erase, Find, Judge, Open, Reconcile, Result, SetLimits
 from agentflow.budget.ledger.writer import Store, Writer
 from agentflow.budget.spend import Spend
 from agentflow.errors import HeldElsewhere, LedgerError
@@ -27,6 +27,7 @@ from agentflow.messages import Completion
 
 # How long an attempt that another process holds is waited for.
 _PATIENCE_S: Final = 5.0
+_ERASED_AT_ONCE: Final = 200
 
 
 class Database(Store, Protocol):
@@ -136,6 +137,19 @@ class DurableLedger:
     async def recover(self) -> int:
         """Put in doubt what processes held that are no longer alive, charged at its worst case."""
         return await self._writer.call(self._recover)
+
+    async def take_over(self, job: str, run: str) -> int:
+        """Put in doubt what one process holds for a job that it has lost to this one."""
+        held = await self.entries(EntryFilter(job=job, state="held"))
+        keys = tuple(entry.key for entry in held if entry.run == run and run != self.run)
+        return cast("int", await self._writer.submit(Doubt(keys, frozenset({run})))) if keys else 0
+
+    async def erase(self, job: str) -> int:
+        """Drop the replies kept for a job, a few hundred at a time; what they cost stays in the books."""
+        keys = [entry.key for entry in await self.entries(EntryFilter(job=job))]
+        for start in range(0, len(keys), _ERASED_AT_ONCE):
+            await self._writer.submit(Erase(tuple(keys[start : start + _ERASED_AT_ONCE])))
+        return len(keys)
 
     async def audit(self) -> Sequence[Finding]:
         """Count every account again from its entries, and tell where the two differ; nothing when all is well."""

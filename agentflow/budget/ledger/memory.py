@@ -12,7 +12,7 @@ from typing import Literal
 
 from agentflow.budget.currency import Limits
 from agentflow.budget.ledger.base import AccountState, Entry, EntryFilter, Opening
-from agentflow.budget.ledger.operations import Books, Close, Find, Judge, Open, Reconcile, SetLimits
+from agentflow.budget.ledger.operations import Books, Close, Erase, Find, Judge, Open, Reconcile, SetLimits
 from agentflow.budget.spend import Spend
 from agentflow.messages import Completion
 
@@ -93,6 +93,16 @@ class MemoryLedger:
     async def recover(self) -> int:
         """Nothing: no other process ever wrote here."""
         return 0
+
+    async def take_over(self, job: str, run: str) -> int:
+        """Nothing: no other process ever wrote here."""
+        return 0
+
+    async def erase(self, job: str) -> int:
+        """Drop the replies kept for a job."""
+        erased = Erase(tuple(e.key for e in await self.entries(EntryFilter(job=job)))).apply(self._books, 0)
+        self._books.saved()
+        return erased
 
     async def aclose(self) -> None:
         """Nothing is open."""

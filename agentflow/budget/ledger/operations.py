@@ -277,7 +277,26 @@ class Find:
         return books.write(replace(entry, replays=entry.replays + 1))
 
 
-Operation = Open | Close | Judge | Reconcile | Doubt | SetLimits | Find
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """Drop replies; what they cost stays."""
+
+    keys: tuple[str, ...]
+
+    def apply(self, books: Books, now_ms: int) -> int:
+        """Take the replies out of their entries.
+
+        Returns:
+            How many entries there were.
+        """
+        found = [books.entries[key] for key in self.keys if key in books.entries]
+        for entry in found:
+            if entry.completion is not None:
+                books.write(replace(entry, completion=None))
+        return len(found)
+
+
+Operation = Open | Close | Judge | Reconcile | Doubt | SetLimits | Find | Erase
 Result = Entry | int | None
 
 

@@ -39,6 +39,9 @@ _MAKING: Final = 0x6167656E74666C6F
 # A server that is gone without a word is noticed within half a minute.
 _KEEPALIVE: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
 
+# A worker that is frozen in the middle of a transaction keeps its locks from all others for no longer than this.
+_FROZEN: Final = "set idle_in_transaction_session_timeout = '3s'"
+
 _ENTRY, _ACCOUNT = "agentflow_entry", "agentflow_account"
 _SCHEMA: Final = (
     f"create table {_ENTRY} ({', '.join(f'{name} {kind}' for name, kind in rows.ENTRY.items())})"
@@ -204,6 +207,7 @@ class PostgresDatabase:
             self._url, autocommit=True, connect_timeout=10, application_name="agentflow", **_KEEPALIVE
         )
         try:
+            connection.execute(_FROZEN)
             self._say_alive(connection)
             self._prepare(connection)
         except BaseException:

@@ -47,8 +47,7 @@ class LearnedEstimator:
         examples: fewer than ``LEAST_LABELS``: nothing is known, and ``served`` says so.
         prices: of the rungs and their signals.
         worth: of a good reply, a joule and a second: what the plan is made for. States should have the same.
-        depth: rungs asked in one call at most. With a few thousand labels two are best: a third costs latency, and brings
-            no more than it costs.
+        depth: rungs asked in one call at most. A third brings little and costs latency (``benchmarks.cascade``).
 
     Example:
         >>> # Policy(routing=ExpectedUtility(LearnedEstimator(examples, prices, worth)), worth=worth)

@@ -1,0 +1,241 @@
+"""The client for plain programs. Imports calls, stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from agentflow.client import calls
+from agentflow.client.calls import WAIT_S, Call
+from agentflow.client.stream import END, Frames
+from agentflow.errors import ApiError, JobStateConflict
+from agentflow.jobs.job import JobBudget, JobEvent, JobState
+from agentflow.research.report import Claim
+from agentflow.server.research.models import (
+    Estimate,
+    PlanChoice,
+    ResearchPage,
+    ResearchRequest,
+    ResearchResult,
+    ResearchView,
+    SourceView,
+    SpendView,
+    Submitted,
+)
+
+Value = TypeVar("Value")
+_TRIES = 4
+_LONGEST_PAUSE_S = 15.0
+_TIMEOUT = httpx.Timeout(30.0, read=WAIT_S + 30.0)
+
+
+class Client:
+    """A server's jobs, from a plain program.
+
+    Args:
+        url: where the server is, as ``http://127.0.0.1:8321``.
+        key: one made with ``agentflow keys create``; none for a server of this machine without keys.
+        http: an httpx client of your own, for proxies, certificates or tests; it is yours to close.
+
+    Example:
+        >>> with Client("http://127.0.0.1:8321") as client:                       # doctest: +SKIP
+        ...     job = client.submit("What limits inference?", sources={"urls": ["https://example.org"]})
+        ...     print(client.result(job.id).output)
+    """
+
+    def __init__(self, url: str, key: str | None = None, *, http: httpx.Client | None = None) -> None:
+        self._mine = http is None
+        self._http = http or httpx.Client(timeout=_TIMEOUT, transport=httpx.HTTPTransport(retries=2))
+        self._url = url.rstrip("/")
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+
+    def submit(self, query: str | ResearchRequest, *, idempotency_key: str | None = None, **fields: Any) -> Submitted:
+        """Submit a job.
+
+        Args:
+            query: the question, or a whole request.
+            idempotency_key: the same key with the same request gives the same job, for 24 hours.
+            fields: of ``ResearchRequest``: effort, budget, sources, webhook, metadata ...
+
+        Raises:
+            UsageError: the request cannot be.
+            KeyReused: the key came before with another request.
+            ApiError: the server refused, or did not answer.
+        """
+        return self._do(calls.submit(calls.request_of(query, fields), idempotency_key))
+
+    def estimate(self, query: str | ResearchRequest, **fields: Any) -> Estimate:
+        """What a job would cost; no model is asked. Arguments and errors as for ``submit``."""
+        return self._do(calls.estimate(calls.request_of(query, fields)))
+
+    def get(self, id: str) -> ResearchView:
+        """How a job stands.
+
+        Raises:
+            UnknownJob: there is none of this id.
+        """
+        return self._do(calls.get(id))
+
+    def wait(self, id: str, seconds: float | None = None) -> ResearchView:
+        """How a job stands once it has ended or waits for a person, or after so many seconds."""
+        ends = None if seconds is None else time.monotonic() + seconds
+        while True:
+            view = self.get(id)
+            if view.status.ended or view.status in (JobState.AWAITING_APPROVAL, JobState.PAUSED_BUDGET):
+                return view
+            left = WAIT_S if ends is None else min(WAIT_S, ends - time.monotonic())
+            if left <= 0:
+                return view
+            if view.has_result:
+                time.sleep(min(1.0, left))
+            else:
+                self._do(calls.waited(id, left))
+
+    def result(self, id: str, seconds: float | None = None) -> ResearchResult:
+        """What a job found, whole or partial; waits for its end.
+
+        Raises:
+            JobFailed: it ended without any result.
+            JobStateConflict: after so many seconds, or because it waits for a person, there is none yet.
+            UnknownJob: there is none of this id.
+        """
+        view = self.wait(id, seconds)
+        found = self._do(calls.waited(id, 0.0))
+        if isinstance(found, ResearchResult):
+            return found
+        raise JobStateConflict(f"The job '{id}' is {view.status} and has no result yet. Wait for it, or stop it.")
+
+    def events(self, id: str, since: int = 0) -> Iterator[JobEvent]:
+        """Events after a number, each once and in order, until the job has ended; a broken stream is taken up again."""
+        failures = 0
+        while failures < _TRIES:
+            try:
+                with self._http.stream(
+                    "GET",
+                    f"{self._url}{calls.get(id).path}/events",
+                    params={"since": since},
+                    headers={**self._headers, "Accept": "text/event-stream"},
+                ) as response:
+                    if response.status_code >= 400:
+                        response.read()
+                        raise calls.error_of(response)
+                    frames = Frames()
+                    for line in response.iter_lines():
+                        frame = frames.line(line)
+                        if frame is None:
+                            continue
+                        if frame.kind == END:
+                            return
+                        event = frame.event()
+                        if event is not None and event.number > since:
+                            since, failures = event.number, 0
+                            yield event
+            except httpx.HTTPError:
+                pass
+            failures += 1
+            time.sleep(0.5 * failures)
+        raise ApiError(f"The events of '{id}' broke off after number {since}. Read on from there later.")
+
+    def list(
+        self,
+        *,
+        states: Sequence[JobState] = (),
+        metadata: Mapping[str, str] | None = None,
+        cursor: str | None = None,
+        limit: int = 20,
+    ) -> ResearchPage:
+        """Jobs, newest first, a page at a time; ``cursor`` of a page gives the next."""
+        return self._do(calls.page(states, metadata or {}, cursor, limit))
+
+    def cancel(self, id: str) -> ResearchView:
+        """End a job, and discard what it found."""
+        return self._do(calls.control(id, "cancel"))
+
+    def stop(self, id: str) -> ResearchView:
+        """Let a job finish early, with what it found."""
+        return self._do(calls.control(id, "stop"))
+
+    def resume(self, id: str) -> ResearchView:
+        """Go on with a job that failed or is paused."""
+        return self._do(calls.control(id, "resume"))
+
+    def approve(self, id: str, plan: Sequence[str] | None = None) -> ResearchView:
+        """Let a job go on with its plan, or with another."""
+        return self._do(calls.control(id, "approve", PlanChoice(plan=None if plan is None else tuple(plan))))
+
+    def set_budget(self, id: str, budget: JobBudget) -> ResearchView:
+        """Give a job other limits."""
+        return self._do(calls.control(id, "budget", budget))
+
+    def delete(self, id: str) -> None:
+        """Remove a job that has ended, with everything it kept."""
+        self._do(calls.delete(id))
+
+    def sources(self, id: str) -> Sequence[SourceView]:
+        """What a job read."""
+        return self._do(calls.sources(id))
+
+    def claims(self, id: str) -> Sequence[Claim]:
+        """What a job claims, each with its citations."""
+        return self._do(calls.claims(id))
+
+    def spend(self, id: str) -> SpendView:
+        """What a job has spent, against what it may."""
+        return self._do(calls.spend(id))
+
+    def markdown(self, id: str) -> str:
+        """The report as Markdown."""
+        return self._do(calls.markdown(id))
+
+    def upload(self, name: str, paths: Sequence[str | Path]) -> str:
+        """Make a collection of files.
+
+        Returns:
+            Its id, for ``sources={"collections": [id]}``.
+
+        Raises:
+            UsageError: a file cannot be read, here or at the server.
+        """
+        collection = self._do(calls.collection(name))
+        for path in paths:
+            self._do(calls.upload(collection, Path(path)))
+        return collection
+
+    def close(self) -> None:
+        """Let go of connections. Closing twice changes nothing."""
+        if self._mine:
+            self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _do(self, call: Call[Value]) -> Value:
+        """Send a call, again while the server asks for that; every try is the same call to it."""
+        for left in reversed(range(_TRIES)):
+            try:
+                response = self._http.request(
+                    call.method, self._url + call.path, json=call.json, params=call.params, files=call.files,
+                    headers={**self._headers, **call.headers},
+                )  # fmt: skip
+            except httpx.HTTPError as error:
+                if not (left and call.again):
+                    raise calls.unreachable(error) from error
+                time.sleep(0.5)
+                continue
+            if response.status_code < 400:
+                return call.read(response)
+            pause_s = calls.retry_after_s(response)
+            if not (left and call.again) or pause_s is None or pause_s > _LONGEST_PAUSE_S:
+                raise calls.error_of(response)
+            time.sleep(pause_s)
+        raise AssertionError("the last try returns or raises")

@@ -1,0 +1,109 @@
+"""The statements that every step of a job needs, written out. Imports tables' names only.
+
+SQLAlchemy builds a statement from its parts faster than a person could, and yet building these each time took more CPU
+than running them. What is asked seldom is built from ``tables``.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from agentflow.jobs.database import now_ms
+
+Happening = tuple[str, Mapping[str, Any]]
+
+_ROW: Final = sa.text("select * from agentflow_job where id = :id")
+_LOCKED: Final = sa.text("select * from agentflow_job where id = :id for update")
+_EVENT: Final = sa.text(
+    "insert into agentflow_job_event (job, number, time_ms, kind, run, data, batch)"
+    " values (:job, :number, :time_ms, :kind, :run, :data, :batch)"
+)
+_LATEST: Final = sa.text("select batch from agentflow_job_event where job = :id order by number desc limit 50")
+_WAITING: Final = sa.text(
+    "select 1 from agentflow_job where ticketed_by is null and state in ('queued', 'recovering') and next_ms <= :now"
+    " or worker is null and deadline_ms <= :now and state in ('queued', 'recovering', 'awaiting_approval') limit 1"
+)
+_MINE: Final = sa.text(
+    "select id, ticket, wish, budget, budget_changes, deadline_ms, runs from agentflow_job where worker = :me"
+)
+
+
+def compact(value: Any) -> str:
+    """JSON on one line."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def row_of(connection: sa.Connection, id: str, *, lock: bool = False) -> sa.Row[Any] | None:
+    """The row of a job; locked, where the database locks rows, so that nobody else changes it meanwhile."""
+    locks = lock and connection.dialect.name != "sqlite"
+    return connection.execute(_LOCKED if locks else _ROW, {"id": id}).first()
+
+
+def change(
+    connection: sa.Connection,
+    id: str,
+    run: int,
+    happenings: Sequence[Happening],
+    values: Mapping[str, Any] | None = None,
+    *,
+    fence: Mapping[str, Any] | None = None,
+    batch: str = "",
+) -> bool:
+    """Change a job's row, and append events to its log.
+
+    Args:
+        connection: in a transaction.
+        id: the job's.
+        run: which of its runs it happened in.
+        happenings: kinds and data of the events.
+        values: columns and their new values.
+        fence: columns that must have these values, or nothing is written.
+        batch: names what is written, so that it can be told whether it was.
+
+    Returns:
+        Whether the job is there, and the fence held.
+    """
+    values, fence = values or {}, fence or {}
+    given = {f"new_{name}": value for name, value in values.items()} | {f"old_{k}": v for k, v in fence.items()}
+    statement = _update(tuple(values), tuple(fence))
+    last = connection.execute(statement, {"id": id, "told": len(happenings), **given}).scalar()
+    if last is None:
+        return False
+    if happenings:
+        now, first = now_ms(connection), last - len(happenings) + 1
+        rows = [
+            {"job": id, "number": first + place, "time_ms": now, "kind": kind, "run": run, "data": compact(dict(data)),
+             "batch": batch}
+            for place, (kind, data) in enumerate(happenings)
+        ]  # fmt: skip
+        connection.execute(_EVENT, rows)
+    return True
+
+
+def was_written(connection: sa.Connection, id: str, batch: str) -> bool:
+    """Whether a commit whose answer was lost wrote a batch of events. SQLite always answers."""
+    if connection.dialect.name == "sqlite":
+        return False
+    return batch in connection.execute(_LATEST, {"id": id}).scalars().all()
+
+
+def anybody_waits(connection: sa.Connection) -> bool:
+    """Whether a job may start now, or has waited past its deadline."""
+    return connection.execute(_WAITING, {"now": now_ms(connection)}).first() is not None
+
+
+def taken_by(connection: sa.Connection, worker: str) -> Sequence[sa.Row[Any]]:
+    """What a worker needs to know of the jobs it has."""
+    return connection.execute(_MINE, {"me": worker}).all()
+
+
+@functools.lru_cache(maxsize=256)
+def _update(columns: tuple[str, ...], fence: tuple[str, ...]) -> sa.TextClause:
+    sets = ", ".join(["events = events + :told", *(f"{name} = :new_{name}" for name in columns)])
+    where = " and ".join(["id = :id", *(f"{name} = :old_{name}" for name in fence)])
+    return sa.text(f"update agentflow_job set {sets} where {where} returning events")

@@ -1,0 +1,385 @@
+"""Every change of a job's state, each in one transaction with the event that tells of it. Imports tables, records.
+
+A worker writes under its fence: the ticket it took and its own name. Once a job has another ticket or another worker,
+because this one was taken for dead, nothing the old one writes is let through. Each change may be made twice, because a
+connection that breaks during a commit does not say whether it was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from agentflow.errors import JobStateConflict, KeyReused
+from agentflow.jobs.database import now_ms
+from agentflow.jobs.job import Artifact, JobBudget, JobFault, JobSpec, JobSpend, JobState, StopReason
+from agentflow.jobs.records import Row, find, milliseconds, spend_text
+from agentflow.jobs.statements import Happening, change, compact, row_of, was_written
+from agentflow.jobs.tables import artifact, event, job
+
+# A step of priority is worth so much waiting: a job of priority 5 is overtaken by one that has waited 5 minutes more.
+STEP_MS: Final = 60_000
+_WAITING: Final = (str(JobState.QUEUED), str(JobState.RECOVERING))
+_ENDED: Final = frozenset(str(state) for state in JobState if state.ended)
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Which ticket of which job, and who took it."""
+
+    job: str
+    ticket: int
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A job that a worker has taken. ``earlier_run`` is the ledger's name of the process that had it before."""
+
+    fence: Fence
+    spec: JobSpec
+    budget: JobBudget
+    budget_changes: int
+    approved: bool
+    plan: str | None
+    run: int
+    failures: int
+    earlier_run: str | None
+    tried_again_ms: int
+    deadline_ms: int | None
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run of a job ended. ``retry_ms`` asks for another try so much later, instead of an end."""
+
+    state: JobState
+    stop_reason: StopReason | None = None
+    partial: bool = False
+    error: JobFault | None = None
+    spend: JobSpend | None = None
+    artifacts: tuple[Artifact, ...] | None = None
+    retry_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is written of a job at work: events, and what they change in its row."""
+
+    fence: Fence
+    run: int
+    happenings: Sequence[Happening] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    batch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job to be written down: its id, what was asked, and the digest by which a repeated request is known."""
+
+    id: str
+    spec: JobSpec
+    digest: str
+    idempotency: str | None = None
+
+
+def submit(connection: sa.Connection, new: Submission) -> Row:
+    """Write a job down, or give back the one that is there already.
+
+    Raises:
+        KeyReused: the idempotency key came before with another request.
+    """
+    spec, tenant = new.spec, new.spec.tenant or ""
+    if new.idempotency is not None:
+        there = connection.execute(
+            sa.select(job).where(job.c.tenant == tenant, job.c.idempotency == new.idempotency)
+        ).first()
+        if there is not None and there.digest != new.digest:
+            raise KeyReused("This idempotency key came with another request before. Use a new key for a new request.")
+        if there is not None:
+            return there
+    if spec.dedup_key is not None:
+        there = connection.execute(sa.select(job).where(job.c.tenant == tenant, job.c.dedup == spec.dedup_key)).first()
+        if there is not None:
+            return there
+    written = row_of(connection, new.id)
+    if written is not None:
+        return written
+    now = now_ms(connection)
+    starts = now if spec.not_before is None else max(now, milliseconds(spec.not_before))
+    connection.execute(
+        job.insert().values(
+            id=new.id, tenant=tenant, kind=spec.kind, queue=spec.queue, state=str(JobState.QUEUED),
+            spec=spec.model_dump_json(exclude_defaults=True), budget=spec.budget.model_dump_json(exclude_defaults=True),
+            created_ms=now, next_ms=starts, turn_ms=starts - spec.priority * STEP_MS,
+            deadline_ms=None if spec.deadline is None else milliseconds(spec.deadline),
+            dedup=spec.dedup_key, idempotency=new.idempotency, digest=new.digest,
+        )
+    )  # fmt: skip
+    tell(connection, new.id, 0, [("state", {"state": str(JobState.QUEUED), "kind": spec.kind, "query": spec.query})])
+    submitted = row_of(connection, new.id)
+    assert submitted is not None
+    return submitted
+
+
+def take(connection: sa.Connection, fence: Fence, ledger_run: str) -> Taken | None:
+    """Take a job with a ticket, if the ticket is still good."""
+    row = _row(connection, fence.job)
+    if row is None or row.ticket != fence.ticket or row.ticketed_by is None:
+        # A ticket is void from when its job was taken away until the next one is written.
+        return None
+    mine = row.worker == fence.worker
+    if not mine and (row.state not in _WAITING or row.worker is not None):
+        return None
+    now, run = now_ms(connection), row.runs
+    if not mine:
+        run += 1
+        told = ("state", {"state": str(JobState.PLANNING), "worker": fence.worker})
+        values = {"worker": fence.worker, "ledger_run": ledger_run, "state": str(JobState.PLANNING), "runs": run}
+        change(connection, fence.job, run, [told], {**values, "started_ms": row.started_ms or now})
+    return Taken(
+        fence, JobSpec.model_validate_json(row.spec), JobBudget.model_validate_json(row.budget), row.budget_changes,
+        row.approved, row.plan, run, row.failures, row.ledger_run, row.tried_again_ms, row.deadline_ms, now,
+    )  # fmt: skip
+
+
+def progress(connection: sa.Connection, all_of_it: Sequence[Progress]) -> set[str]:
+    """Write what jobs at work tell.
+
+    Returns:
+        The jobs whose fence no longer holds; nothing of these was written.
+    """
+    fenced: set[str] = set()
+    for one in sorted(all_of_it, key=lambda one: one.fence.job):
+        id, holds = one.fence.job, {"ticket": one.fence.ticket, "worker": one.fence.worker}
+        if one.happenings and was_written(connection, id, one.batch):
+            continue
+        if not change(connection, id, one.run, one.happenings, one.changes, fence=holds, batch=one.batch):
+            fenced.add(id)
+    return fenced
+
+
+def finish(connection: sa.Connection, fence: Fence, run: int, ending: Ending) -> bool:
+    """End a run of a job.
+
+    Returns:
+        Whether the fence held; else nothing was written.
+    """
+    row = _row(connection, fence.job)
+    if row is None or row.ticket != fence.ticket or row.worker not in (fence.worker, None):
+        return False
+    if row.worker is None:
+        # Written before, by a commit whose answer was lost; or taken from this worker.
+        return row.state == str(ending.state) and row.ended_ms is not None
+    if ending.artifacts is not None:
+        if row.has_result:
+            connection.execute(artifact.delete().where(artifact.c.job == fence.job))
+        kept = [
+            {**one.model_dump(exclude={"facts"}), "job": fence.job, "facts": compact(dict(one.facts))}
+            for one in ending.artifacts
+        ]
+        if kept:
+            connection.execute(artifact.insert(), kept)
+    has_result = row.has_result if ending.artifacts is None else bool(ending.artifacts)
+    values: dict[str, Any] = {"has_result": has_result, "partial": ending.partial and has_result}
+    if ending.spend is not None:
+        values["spend"] = spend_text(ending.spend)
+    if ending.error is not None:
+        values["failures"] = row.failures + 1
+    now = now_ms(connection)
+    if ending.retry_ms is not None:
+        values |= {"next_ms": now + ending.retry_ms, "tried_again_ms": now, "turn_ms": row.turn_ms + ending.retry_ms}
+    _leave(connection, row, run, ending.state, ending.stop_reason, ending.error, **values)
+    return True
+
+
+def hand_back(connection: sa.Connection, fence: Fence, run: int, why: str) -> bool:
+    """Let another worker go on: this one ends."""
+    row = _row(connection, fence.job)
+    if row is None or row.ticket != fence.ticket or row.worker != fence.worker:
+        return False
+    _leave(connection, row, run, JobState.RECOVERING, note=why)
+    return True
+
+
+def decline(connection: sa.Connection, id: str, ticket: int) -> None:
+    """Give a ticket back that was not used."""
+    connection.execute(
+        job.update()
+        .where(job.c.id == id, job.c.ticket == ticket, job.c.worker.is_(None))
+        .values(ticketed_by=None, ticketed_ms=None)
+    )
+
+
+def cancel(connection: sa.Connection, id: str, tenant: str | None) -> bool:
+    """End a job and drop its result; its worker finds its fence gone. False when it had ended already."""
+    row = find(connection, id, tenant, lock=True)
+    if row.state in _ENDED:
+        return False
+    connection.execute(artifact.delete().where(artifact.c.job == id))
+    _leave(
+        connection, row, row.runs if row.worker else 0, JobState.CANCELLED, StopReason.CANCELLED,
+        has_result=False, partial=False,
+    )  # fmt: skip
+    return True
+
+
+def stop(connection: sa.Connection, id: str, tenant: str | None) -> None:
+    """Ask for what there is; a job that nobody has at work ends at once."""
+    row = find(connection, id, tenant, lock=True)
+    if row.state in _ENDED:
+        return
+    if row.worker is not None:
+        if row.wish is None:
+            change(connection, id, row.runs, [("note", {"note": "asked to finish early"})], {"wish": "stop"})
+        return
+    _leave(connection, row, 0, JobState.COMPLETED, StopReason.STOPPED, partial=row.has_result)
+
+
+def resume(connection: sa.Connection, id: str, tenant: str | None) -> None:
+    """Queue a failed or paused job again.
+
+    Raises:
+        JobStateConflict: it is neither.
+    """
+    row = find(connection, id, tenant, lock=True)
+    if row.state in _WAITING:
+        return
+    if row.state not in (str(JobState.FAILED), str(JobState.PAUSED_BUDGET)):
+        raise JobStateConflict(
+            f"The job '{id}' is {row.state}: only one that failed or is paused can be resumed. "
+            "Submit it anew for another result."
+        )
+    now = now_ms(connection)
+    late = row.deadline_ms is not None and row.deadline_ms <= now
+    # What failed before this moment may be tried again; what was finished is replayed.
+    _queue(connection, row, failures=0, recoveries=0, tried_again_ms=now, deadline_ms=None if late else row.deadline_ms)
+
+
+def approve(connection: sa.Connection, id: str, tenant: str | None, plan: Sequence[str] | None) -> None:
+    """Let a job go on with its plan, or with another one.
+
+    Raises:
+        JobStateConflict: it does not wait for that.
+    """
+    row = find(connection, id, tenant, lock=True)
+    if row.approved and plan is None:
+        return
+    if row.state != str(JobState.AWAITING_APPROVAL):
+        raise JobStateConflict(f"The job '{id}' is {row.state}: it does not wait for its plan to be approved.")
+    changed = {} if plan is None else {"plan": compact(list(plan))}
+    _queue(connection, row, approved=True, **changed)
+
+
+def set_budget(connection: sa.Connection, id: str, tenant: str | None, budget: JobBudget) -> None:
+    """Give a job other limits.
+
+    Raises:
+        JobStateConflict: it has ended for good.
+    """
+    row = find(connection, id, tenant, lock=True)
+    if row.state in (str(JobState.COMPLETED), str(JobState.CANCELLED)):
+        raise JobStateConflict(f"The job '{id}' is {row.state}: nothing more will be spent. Submit another one.")
+    limits = budget.model_dump(mode="json", exclude_none=True)
+    values = {"budget": budget.model_dump_json(exclude_defaults=True), "budget_changes": row.budget_changes + 1}
+    told = ("budget", {"change": "limits", "limits": limits})
+    change(connection, id, row.runs if row.worker else 0, [told], values)
+
+
+def delete(connection: sa.Connection, id: str) -> None:
+    """Remove every row of a job that has ended.
+
+    Raises:
+        JobStateConflict: it has not ended.
+        UnknownJob: there is none.
+    """
+    row = find(connection, id, None, lock=True)
+    if row.state not in _ENDED:
+        raise JobStateConflict(f"The job '{id}' is {row.state}. Cancel it first, then delete it.")
+    for table in (artifact, event):
+        connection.execute(table.delete().where(table.c.job == id))
+    connection.execute(job.delete().where(job.c.id == id))
+
+
+def lose(connection: sa.Connection, row: Row, most: int) -> None:
+    """A job's worker is dead: let another go on, or give up when it happened more often than ``most`` times."""
+    if row.recoveries >= most:
+        message = f"Its worker died {row.recoveries + 1} times over it. Look at the worker's log, then resume it."
+        error = JobFault(message=message, retryable=True, dead_letter=True)
+        _leave(
+            connection, row, row.runs, JobState.FAILED, StopReason.ERROR, error,
+            recoveries=row.recoveries + 1, partial=row.has_result,
+        )  # fmt: skip
+    else:
+        note = f"worker {row.worker} is gone"
+        _leave(connection, row, row.runs, JobState.RECOVERING, note=note, recoveries=row.recoveries + 1)
+
+
+def expire(connection: sa.Connection, row: Row) -> None:
+    """The deadline of a job passed while nobody had it at work."""
+    error = None
+    if not row.has_result:
+        error = JobFault(message="Its deadline passed before a worker was free. Resume it, or add workers.")
+    state = JobState.COMPLETED if row.has_result else JobState.FAILED
+    _leave(connection, row, 0, state, StopReason.DEADLINE, error, partial=row.has_result)
+
+
+def tell(connection: sa.Connection, id: str, run: int, happenings: Sequence[Happening]) -> None:
+    """Append events to a job's log."""
+    change(connection, id, run, happenings)
+
+
+def _leave(
+    connection: sa.Connection,
+    row: Row,
+    run: int,
+    state: JobState,
+    stop_reason: StopReason | None = None,
+    error: JobFault | None = None,
+    *,
+    note: str | None = None,
+    **values: Any,
+) -> None:
+    """A job's worker, if it has one, has it no longer."""
+    told: dict[str, Any] = {"state": str(state)}
+    if stop_reason is not None:
+        told["stop_reason"] = str(stop_reason)
+    if error is not None:
+        told["error"] = error.message
+    if values.get("partial"):
+        told["partial"] = True
+    if note is not None:
+        told["note"] = note
+    ended = str(state) in _ENDED
+    change(
+        connection, row.id, run, [("state", told)],
+        {
+            "state": str(state), "worker": None, "ticketed_by": None, "ticketed_ms": None, "wish": None,
+            "stop_reason": None if stop_reason is None else str(stop_reason),
+            "error": None if error is None else error.model_dump_json(),
+            "dead_letter": error is not None and error.dead_letter,
+            "ended_ms": now_ms(connection) if ended else None,
+            "dedup": None if ended else row.dedup,
+            **values,
+        },
+    )  # fmt: skip
+
+
+def _queue(connection: sa.Connection, row: Row, **values: Any) -> None:
+    now = now_ms(connection)
+    priority = JobSpec.model_validate_json(row.spec).priority
+    change(
+        connection, row.id, 0, [("state", {"state": str(JobState.QUEUED)})],
+        {
+            "state": str(JobState.QUEUED), "stop_reason": None, "error": None, "dead_letter": False, "ended_ms": None,
+            "next_ms": now, "turn_ms": now - priority * STEP_MS, "wish": None, **values,
+        },
+    )  # fmt: skip
+
+
+def _row(connection: sa.Connection, id: str) -> Row | None:
+    return row_of(connection, id, lock=True)

@@ -1,0 +1,146 @@
+"""Access: whose request this is, and whether they may. Imports keys, pace, problems, FastAPI.
+
+Without any key the server trusts whoever reaches it, which is why it then listens on this machine alone; a page in a
+browser reaches it as well, so what a browser sends on behalf of another site is refused.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.datastructures import Headers
+
+from agentflow.server.keys import SCOPES, Key, Keys, Scope
+from agentflow.server.pace import Pace
+from agentflow.server.problems import FORBIDDEN, TOO_MANY, UNAUTHENTICATED, Problem
+
+# How long a key that was seen to be good is believed, and so how long one that was revoked still opens.
+TRUSTED_S: Final = 2.0
+_REMEMBERED: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls. ``tenant`` is None for whoever sits at this machine: they see all jobs."""
+
+    name: str
+    tenant: str | None
+    scopes: frozenset[Scope]
+
+    def may(self, scope: Scope) -> bool:
+        """Whether this is allowed; ``admin`` allows everything."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+_LOCAL: Final = Caller("local", None, frozenset(SCOPES))
+
+
+class Door:
+    """Admits requests.
+
+    Args:
+        keys: the keys there are.
+        requests_per_minute: of a key that does not say otherwise.
+        open: whether requests without a key are admitted while no key was ever made.
+    """
+
+    def __init__(self, keys: Keys, requests_per_minute: int, *, open: bool) -> None:
+        self._keys = keys
+        self._per_minute = requests_per_minute
+        self._open = open
+        self._pace = Pace()
+        self._known: dict[str, tuple[float, Key]] = {}
+
+    async def admit(self, token: str | None, headers: Headers, scope: Scope) -> Caller:
+        """Who calls, if they may.
+
+        Raises:
+            Problem: there is no good key, it does not allow this, or it was used too often.
+            JobStoreError: the keys cannot be read.
+        """
+        # OpenAI's clients always send a key; before there is one, whatever they send will do.
+        if self._open and not await self._keys.any():
+            _refuse_other_sites(headers)
+            return _LOCAL
+        key = None if token is None else await self._find(token)
+        if key is None:
+            what = "The key is unknown, expired or revoked." if token is not None else "No key was given."
+            raise Problem(
+                UNAUTHENTICATED, f"{what} Send one as 'Authorization: Bearer af_...'.",
+                headers={"WWW-Authenticate": 'Bearer realm="agentflow"'},
+            )  # fmt: skip
+        caller = Caller(key.name, key.tenant, key.scopes)
+        wait_s = self._pace.wait_s(key.id, key.requests_per_minute or self._per_minute)
+        if wait_s > 0.0:
+            raise Problem(TOO_MANY, f"The key '{key.name}' may ask again in {wait_s:.1f} s.", wait_s)
+        if not caller.may(scope):
+            held = ", ".join(sorted(key.scopes))
+            raise Problem(FORBIDDEN, f"This needs the scope '{scope}'; the key '{key.name}' has {held}.")
+        return caller
+
+    async def _find(self, token: str) -> Key | None:
+        now = time.monotonic()
+        seen = self._known.get(token)
+        if seen is not None and now < seen[0]:
+            return seen[1]
+        key = await self._keys.find(token)
+        self._known.pop(token, None)
+        if key is not None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[token] = (now + TRUSTED_S, key)
+        return key
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine's own, and reached from nowhere else."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _refuse_other_sites(headers: Headers) -> None:
+    """Refuse what a browser sends for a page of another site, also one whose name was made to lead here."""
+    host = headers.get("host", "").rsplit(":", 1)[0] if not headers.get("host", "").endswith("]") else headers["host"]
+    origin = headers.get("origin")
+    foreign = origin is not None and origin.split("://", 1)[-1] != headers.get("host")
+    if not is_loopback(host) or foreign or headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        raise Problem(
+            FORBIDDEN, "Without keys this server answers only programs of its own machine, not pages of other sites. "
+            "Make a key with: agentflow keys create.",
+        )  # fmt: skip
+
+
+_bearer = HTTPBearer(auto_error=False, description="A key made with `agentflow keys create`.")
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+async def _admit(request: Request, credentials: Credentials, scope: Scope) -> Caller:
+    door: Door = request.app.state.server.door
+    return await door.admit(None if credentials is None else credentials.credentials, request.headers, scope)
+
+
+async def _submits(request: Request, credentials: Credentials) -> Caller:
+    return await _admit(request, credentials, "submit")
+
+
+async def _reads(request: Request, credentials: Credentials) -> Caller:
+    return await _admit(request, credentials, "read")
+
+
+async def _administers(request: Request, credentials: Credentials) -> Caller:
+    return await _admit(request, credentials, "admin")
+
+
+Submitter = Annotated[Caller, Depends(_submits)]
+"""A parameter of this type is whoever calls, and may spend."""
+Reader = Annotated[Caller, Depends(_reads)]
+"""A parameter of this type is whoever calls, and may look."""
+Admin = Annotated[Caller, Depends(_administers)]
+"""A parameter of this type is whoever calls, and may see the server's own figures."""

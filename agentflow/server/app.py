@@ -1,0 +1,187 @@
+"""The app: routers, errors, what is opened at its start and closed at its end. Imports the rest of this folder.
+
+Example:
+    >>> app = create_app(load_settings(), open=True)                        # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from agentflow.config import Settings
+from agentflow.errors import AgentflowError
+from agentflow.jobs.opening import open_database, open_jobs
+from agentflow.jobs.tenants import Tenants
+from agentflow.runtime import Runtime
+from agentflow.server import health
+from agentflow.server.access import Door
+from agentflow.server.collections import routes as collections
+from agentflow.server.collections.shelf import Collections
+from agentflow.server.guard import Guard, Scope
+from agentflow.server.keys import Keys
+from agentflow.server.metrics import Metrics
+from agentflow.server.openai import chat, responses, targets
+from agentflow.server.openai.asking import local_tenant
+from agentflow.server.opening import open_annex
+from agentflow.server.problems import (
+    INVALID,
+    INVALID_FIELDS,
+    MEDIA_TYPE,
+    METHOD,
+    NOT_FOUND,
+    TIMED_OUT,
+    TOO_LARGE,
+    Fault,
+    Kind,
+    Problem,
+    ProblemBody,
+)
+from agentflow.server.research import controlling, estimating, reading, submitting
+from agentflow.server.research.idempotency import Idempotency
+from agentflow.server.state import Server
+from agentflow.server.webhooks.outbox import Outbox
+
+_BY_STATUS: Final = {404: NOT_FOUND, 405: METHOD, 408: TIMED_OUT, 413: TOO_LARGE}
+_SHOWN_FAULTS: Final = 20
+_ROUTERS: Final = (
+    health.router, targets.router, chat.router, responses.router, submitting.router, estimating.router,
+    controlling.router, reading.router,
+)  # fmt: skip
+_PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
+    "default": {
+        "description": "What went wrong",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}},
+    }
+}
+
+
+def create_app(settings: Settings, *, open: bool) -> FastAPI:
+    """The API as an ASGI app; nothing is opened before it starts.
+
+    Args:
+        settings: the configuration.
+        open: whether requests without a key are admitted while no key was ever made.
+    """
+
+    @contextlib.asynccontextmanager
+    async def life(app: FastAPI) -> AsyncGenerator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            app.state.server = server = await _open(settings, stack, open=open, app=app)
+            async with asyncio.TaskGroup() as group:
+                delivering = group.create_task(server.webhooks.run())
+                yield
+                delivering.cancel()
+
+    app = _Api(
+        title="agentflow", version="1", lifespan=life, docs_url=None, redoc_url=None, responses=_PROBLEM,
+        max_body_size=settings.server.max_body_kb * 1_024, telemetry={"auto_configure": False},
+        summary="Jobs with a budget, and any OpenAI client over the cascade and the meter.",
+        generate_unique_id_function=lambda route: route.name,
+    )  # fmt: skip
+    app.state.stopping, app.state.metrics = asyncio.Event(), Metrics()
+    for router in _ROUTERS:
+        app.include_router(router)
+    # An upload has the bounds of multipart around it.
+    app.include_router(collections.router, max_body_size=int(settings.server.max_upload_mb * 1_000_000) + 16_384)
+    _answer_errors(app)
+
+    def answered(scope: Scope, status: int, seconds: float) -> None:
+        route = scope.get("route")
+        template = route.path if isinstance(route, APIRoute) else "(none)"
+        app.state.metrics.answered(scope["method"], template, status, seconds)
+
+    app.add_middleware(
+        Guard, pause_s=settings.server.body_timeout_s, header_bytes=settings.server.max_header_kb * 1_024,
+        answered=answered,
+    )  # fmt: skip
+    return app
+
+
+class _Api(FastAPI):
+    """FastAPI, whose document says what errors look like here."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        document = super().openapi()
+        schemas: dict[str, Any] = document["components"]["schemas"]
+        if "ProblemBody" not in schemas:
+            problem = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(problem.pop("$defs", {}), ProblemBody=problem)
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+        return document
+
+
+async def _open(settings: Settings, stack: contextlib.AsyncExitStack, *, open: bool, app: FastAPI) -> Server:
+    """Everything that requests share; the stack closes it, the last first."""
+    annex = open_annex(settings)
+    stack.push_async_callback(annex.aclose)
+    jobs = await stack.enter_async_context(open_jobs(settings))
+    tenants = Tenants(open_database(settings.jobs))
+    stack.push_async_callback(tenants.aclose)
+    runtime = Runtime(settings)
+    runtime.other_tenants = tenants.limits
+    stack.push_async_callback(runtime.aclose)
+    bounds = settings.server
+    outbox = Outbox(annex, jobs, tenants, allow_private=bounds.allow_private)
+    return Server(
+        settings, runtime, jobs, annex, tenants, Idempotency(annex), outbox, Collections(annex, bounds),
+        Door(Keys(annex), bounds.requests_per_minute, open=open), local_tenant(), app.state.metrics, app.state.stopping,
+    )  # fmt: skip
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Every error becomes a problem."""
+
+    @app.exception_handler(Problem)
+    async def said(_: Request, error: Problem) -> Response:
+        return error.response()
+
+    @app.exception_handler(AgentflowError)
+    async def ours(request: Request, error: AgentflowError) -> Response:
+        request.app.state.server.refused(error)
+        return Problem.of(error).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        return _invalid(error).response()
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        kind = _BY_STATUS.get(error.status_code) or Kind("http", "The request cannot be served", error.status_code)
+        detail = f"{error.detail}. See the documentation of the API for its addresses."
+        return Problem(kind, detail, headers=dict(error.headers or {})).response()
+
+    del said, ours, invalid, http
+
+
+def _invalid(error: RequestValidationError) -> Problem:
+    """Every field that is wrong, without what was sent in it."""
+    found = error.errors()
+    if any(one["type"] == "json_invalid" for one in found):
+        return Problem(INVALID, "The body is not valid JSON. Send one JSON object, in UTF-8.")
+    faults = tuple(
+        Fault(field=".".join(str(part) for part in one["loc"] if part != "body"), message=_words(one))
+        for one in found[:_SHOWN_FAULTS]
+    )
+    first = faults[0]
+    more = f" ({len(found) - 1} more to mend after it)" if len(found) > 1 else ""
+    return Problem(INVALID_FIELDS, f"{first.field or 'body'}: {first.message}{more}.", faults=faults)
+
+
+def _words(found: Any) -> str:
+    return str(found["msg"]).removeprefix("Value error, ")
+
+
+__all__ = ["ProblemBody", "create_app"]

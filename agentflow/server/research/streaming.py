@@ -1,0 +1,106 @@
+"""Events as they happen: server-sent events with numbers, heartbeats, and a word where some are missing.
+
+Imports answering, jobs. Each reader is a few tasks; what they wait for together is one question to the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Final
+
+from agentflow.jobs.job import JobEvent, JobView
+from agentflow.server.answering import Head
+from agentflow.server.problems import Problem
+from agentflow.server.state import Server
+
+_HEADERS: Final = {"x-accel-buffering": "no"}
+# Between looks at a job that waits for a person.
+_LOOK_S: Final = 1.0
+_AHEAD: Final = 64
+_FIRST: Final = asyncio.FIRST_COMPLETED
+
+
+async def stream_events(server: Server, job: JobView, tenant: str | None, since: int) -> AsyncGenerator[Head | bytes]:
+    """The events of a job after a number, until it has ended or the server is asked to.
+
+    Args:
+        server: the server.
+        job: the job, as it stood a moment ago.
+        tenant: who reads.
+        since: the last number that the reader has.
+    """
+    yield Head("text/event-stream", _HEADERS)
+    yield b"retry: 1000\n\n"
+    server.metrics.streams.inc()
+    try:
+        if since > job.events:
+            # The reader has numbers that this job never gave out: it was deleted and its id is another's, or it erred.
+            yield _event("gap", {"asked": since, "latest": job.events})
+            since = job.events
+        async for part in _beating(_parts(server, job.id, tenant, since), server):
+            yield part
+    finally:
+        server.metrics.streams.dec()
+
+
+def apology(problem: Problem) -> bytes:
+    """What a stream that broke off says last."""
+    return _event("error", problem.body())
+
+
+async def _parts(server: Server, id: str, tenant: str | None, since: int) -> AsyncGenerator[bytes]:
+    last = since
+    while True:
+        async for event in server.jobs.events(id, since=last, tenant=tenant):
+            if event.number != last + 1:
+                yield _event("gap", {"asked": last + 1, "next": event.number})
+            last = event.number
+            yield _numbered(event)
+        job = await server.jobs.get(id, tenant=tenant)
+        if job.state.ended and job.events <= last:
+            yield _event("end", {"status": str(job.state), "events": last})
+            return
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _beating(parts: AsyncIterator[bytes], server: Server) -> AsyncGenerator[bytes]:
+    """The same parts, with a sign of life when nothing comes, until the server is asked to end."""
+    queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(_AHEAD)
+
+    async def pump() -> None:
+        try:
+            async for part in parts:
+                await queue.put(part)
+            await queue.put(None)
+        except Exception as error:
+            await queue.put(error)
+
+    async with asyncio.TaskGroup() as group:
+        pumping, ending = group.create_task(pump()), group.create_task(server.stopping.wait())
+        # Kept from one sign of life to the next: what it has taken from the queue is not lost.
+        coming = group.create_task(queue.get())
+        while not ending.done():
+            await asyncio.wait({coming, ending}, timeout=server.settings.server.heartbeat_s, return_when=_FIRST)
+            if not coming.done():
+                yield b": still here\n\n"
+                continue
+            part = coming.result()
+            if part is None:
+                break
+            if isinstance(part, Exception):
+                raise part
+            coming = group.create_task(queue.get())
+            yield part
+        for task in (pumping, ending, coming):
+            task.cancel()
+
+
+def _numbered(event: JobEvent) -> bytes:
+    head = f"id: {event.number}\nevent: {event.kind}\n"
+    return head.encode() + b"data: " + event.model_dump_json().encode() + b"\n\n"
+
+
+def _event(kind: str, data: object) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()

@@ -1,0 +1,111 @@
+"""Submitting jobs, one or many. Imports models, state, idempotency."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Header, Response
+
+from agentflow.errors import AgentflowError, FetchRefused, UsageError
+from agentflow.jobs.job import JobView
+from agentflow.research.sources.addresses import check_literal
+from agentflow.server.access import Caller, Submitter
+from agentflow.server.problems import Problem
+from agentflow.server.research.models import (
+    BatchItem,
+    BatchRequest,
+    BatchView,
+    ResearchRequest,
+    Submitted,
+    poll_after,
+    urls_of,
+)
+from agentflow.server.state import Server, TheServer
+
+router = APIRouter(prefix="/v1", tags=["research"])
+_KEY: Final = r"^[\x21-\x7e]{1,255}$"
+IdempotencyKey = Annotated[
+    str | None,
+    Header(pattern=_KEY, description="the same key with the same body gives the same job back, for 24 hours"),
+]
+
+
+@router.post("/research", status_code=202, summary="Submit a job")
+async def submit_research(
+    server: TheServer,
+    caller: Submitter,
+    request: ResearchRequest,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> Submitted:
+    """A job id at once; the work is done by `agentflow worker`."""
+    accepted = await _submit(server, caller, request, idempotency_key)
+    response.headers["Location"] = accepted.urls.self
+    return accepted
+
+
+@router.post("/research/batch", status_code=202, summary="Submit many jobs")
+async def submit_batch(
+    server: TheServer, caller: Submitter, batch: BatchRequest, idempotency_key: IdempotencyKey = None
+) -> BatchView:
+    """Each request is accepted or refused by itself; an Idempotency-Key covers each at its place."""
+    items: list[BatchItem] = []
+    for place, request in enumerate(batch.requests):
+        key = None if idempotency_key is None else f"{idempotency_key}#{place}"
+        try:
+            items.append(BatchItem(job=await _submit(server, caller, request, key)))
+        except AgentflowError as error:
+            items.append(BatchItem(problem=Problem.of(error).body()))
+    return BatchView(data=tuple(items))
+
+
+async def _submit(server: Server, caller: Caller, request: ResearchRequest, key: str | None) -> Submitted:
+    settings = server.settings.server
+    origins = await _origins(server, caller, request)
+    if request.webhook is not None:
+        _check_host(request.webhook.url, "webhook.url", allow_private=settings.allow_private)
+    spec = request.spec(caller.tenant, origins, allow_private=settings.allow_private)
+    if key is not None:
+        key = await server.idempotency.name(caller.tenant or "", key)
+    job = await server.jobs.submit(spec, idempotency_key=key)
+    if request.webhook is not None:
+        await server.webhooks.watch(job.id, caller.tenant or "", request.webhook.url)
+    return submitted(job)
+
+
+def submitted(job: JobView) -> Submitted:
+    """What a client is told of a job that was accepted."""
+    return Submitted(id=job.id, status=job.state, urls=urls_of(job.id), poll_after=poll_after(job.state))
+
+
+async def _origins(server: Server, caller: Caller, request: ResearchRequest) -> tuple[str, ...]:
+    """Every source of a request, as workers read them.
+
+    Raises:
+        UsageError: there is none, or one that may not be read.
+    """
+    settings, wanted = server.settings.server, request.sources
+    if wanted.paths and not settings.allow_paths:
+        raise UsageError(
+            "sources.paths: files of the server's machine are not read. Upload them as a collection, or set "
+            "server.allow_paths."
+        )
+    for url in wanted.urls:
+        _check_host(url, "sources.urls", allow_private=settings.allow_private)
+    files = [path for id in wanted.collections for path in await server.collections.paths(id, caller.tenant or "")]
+    origins = (*wanted.urls, *wanted.paths, *files)
+    if not origins:
+        raise UsageError("sources: there is nothing to look in. Give urls, or collections with files in them.")
+    return origins
+
+
+def _check_host(url: str, field: str, *, allow_private: bool) -> None:
+    """Refuse an address that is written as a private one; names are judged when they are dialled."""
+    host = urlsplit(url).hostname or ""
+    try:
+        if host.lower().rstrip(".") in ("localhost", "localhost.localdomain") and not allow_private:
+            raise FetchRefused("leads to a loopback address")
+        check_literal(host, allow_private=allow_private)
+    except FetchRefused as error:
+        raise UsageError(f"{field}: '{host}' {error}") from error

@@ -1,0 +1,32 @@
+"""One server process for the tests of a file, and models behind it that each test scripts anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.api import Api, toml
+from tests.servers.openai_server import ScriptedServer, ServerProcess
+
+
+@pytest.fixture(scope="module")
+def models(_openai_process: ServerProcess) -> ScriptedServer:
+    return ScriptedServer(_openai_process)
+
+
+@pytest.fixture(scope="module")
+def folder(models: ScriptedServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server of a file's tests lives."""
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "agentflow.toml").write_text(toml(models))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def api(folder: Path) -> Iterator[Api]:
+    """The server, without keys."""
+    server = Api(folder)
+    yield server
+    server.kill()

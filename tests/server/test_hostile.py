@@ -1,0 +1,188 @@
+"""Clients that mean harm, or are only slow, over bare sockets: they are answered briefly, and the others served."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.servers.api import Api, toml
+from tests.servers.openai_server import ScriptedServer
+
+READERS = 1_000
+
+
+@pytest.fixture(scope="module")
+def folder(models: ScriptedServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hostile")
+    more = "[server]\nheader_timeout_s = 1.0\nbody_timeout_s = 1.0\nmax_body_kb = 64\nheartbeat_s = 2.0\n"
+    (folder / "agentflow.toml").write_text(toml(models, more))
+    return folder
+
+
+@pytest.fixture
+def line(api: Api) -> Iterator[socket.socket]:
+    with _dial(api) as line:
+        yield line
+
+
+def _dial(api: Api) -> socket.socket:
+    host, port = api.url.removeprefix("http://").rsplit(":", 1)
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def heard(line: socket.socket) -> bytes:
+    """All that comes until the server hangs up, or has said enough."""
+    said = b""
+    try:
+        while piece := line.recv(65_536):
+            said += piece
+    except OSError:
+        pass
+    return said
+
+
+def status(api: Api, request: bytes) -> int:
+    """The status of the answer to these bytes; 0 when the server hangs up without a word."""
+    with _dial(api) as line:
+        line.sendall(request)
+        line.settimeout(5)
+        said = line.recv(65_536)
+    return int(said.split(b" ", 2)[1]) if said else 0
+
+
+HEAD = b"Host: 127.0.0.1\r\n"
+CHAT = b"POST /v1/chat/completions HTTP/1.1\r\n" + HEAD + b"Content-Type: application/json\r\n"
+SMUGGLED = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        CHAT + b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        CHAT + b"Content-Length: 3\r\nContent-Length: 5\r\n\r\n{}   ",
+        CHAT + b"Content-Length: -1\r\n\r\n",
+        CHAT + b"Content-Length: 1e1\r\n\r\n{}",
+        CHAT + b"Transfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n",
+        CHAT + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+        CHAT + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n" + HEAD + b"X: a\nY: b\r\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n" + HEAD + b"Authorization: a\r\nAuthorization: b\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n" + HEAD + b"A: b\r\n" * 100 + b"\r\n",
+        b"GET /healthz HTTP/1.1\r\n" + HEAD + b"A: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n" + HEAD + b"\r\n",
+        b"GET /v1/%2e%2e/healthz HTTP/1.1\r\n" + HEAD + b"\r\n",
+        b"GET /v1/../healthz HTTP/1.1\r\n" + HEAD + b"\r\n",
+        b"GET //healthz HTTP/1.1\r\n" + HEAD + b"\r\n",
+        b"GET /v1/research/a%2fb HTTP/1.1\r\n" + HEAD + b"\r\n",
+        b"GET /v1/research/a%00b HTTP/1.1\r\n" + HEAD + b"\r\n",
+        b"GET /v1\\research HTTP/1.1\r\n" + HEAD + b"\r\n",
+        b"GET http://evil/healthz HTTP/1.1\r\n" + HEAD + b"\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"nonsense\r\n\r\n",
+    ],
+)
+def test_what_no_honest_client_sends_is_refused(api: Api, request_: bytes) -> None:
+    assert status(api, request_) in (0, 400, 404, 411, 413, 431, 501)
+
+
+def test_a_second_request_hidden_in_a_first_is_never_answered(api: Api, line: socket.socket) -> None:
+    line.sendall(CHAT + b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED)
+    said = heard(line)
+    assert said.count(b"HTTP/1.1") == 1 and b'"ok"' not in said
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(api: Api) -> None:
+    assert status(api, CHAT + b"Content-Length: 999999999\r\n\r\n{") == 413
+    chunks = b"".join(b"4000\r\n" + b" " * 0x4000 + b"\r\n" for _ in range(8))
+    assert status(api, CHAT + b"Transfer-Encoding: chunked\r\n\r\n" + chunks) == 413
+
+
+def test_headers_and_bodies_that_trickle_are_cut_off(api: Api) -> None:
+    with ExitStack() as stack:
+        slow = [stack.enter_context(_dial(api)) for _ in range(50)]
+        for line in slow[:25]:
+            line.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: ")
+        for line in slow[25:]:
+            line.sendall(CHAT + b"Content-Length: 100\r\n\r\n{")
+        with api.client() as http:
+            assert http.get("/healthz").status_code == 200, "others are served meanwhile"
+        answers = [heard(line) for line in slow]
+    assert all(answer == b"" for answer in answers[:25]), "no whole request, no answer"
+    assert all(answer.startswith(b"HTTP/1.1 408") for answer in answers[25:])
+
+
+def test_a_browsers_page_of_another_site_is_refused_where_no_key_guards(api: Api) -> None:
+    with api.client() as http:
+        for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"},
+                        {"Sec-Fetch-Site": "cross-site"}):  # fmt: skip
+            assert http.get("/v1/models", headers=headers).status_code == 403
+        same = http.get("/v1/models", headers={"Origin": api.url, "Sec-Fetch-Site": "same-origin"})
+        assert same.status_code == 200
+        preflight = http.options("/v1/models", headers={"Origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in preflight.headers
+
+
+def test_every_answer_has_its_headers(api: Api) -> None:
+    with api.client() as http:
+        for path in ("/healthz", "/nope", "/v1/models", "/v1/research/x"):
+            headers = http.get(path).headers
+            assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+            assert "default-src 'none'" in headers["content-security-policy"] and headers["x-request-id"]
+            assert "server" not in headers
+
+
+@pytest.mark.timeout(180)
+def test_a_thousand_idle_readers_keep_nobody_waiting(api: Api) -> None:
+    with api.client() as http, ExitStack() as stack:
+        made = http.post("/v1/collections", json={"name": "c"}).json()["id"]
+        http.post(f"/v1/collections/{made}/files", files={"file": ("a.md", "Tides rise.")}).raise_for_status()
+        later = {"query": "Why?", "sources": {"collections": [made]}, "deferrable_until": "2099-01-01T00:00:00Z"}
+        job = http.post("/v1/research", json=later).json()
+        ask = f"GET {job['urls']['events']} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+        readers = []
+        for _ in range(READERS):
+            reader = stack.enter_context(_dial(api))
+            reader.sendall(ask)
+            readers.append(reader)
+        for reader in readers:
+            assert reader.recv(4_096).startswith(b"HTTP/1.1 200")
+        figures = http.get("/metrics").text
+        assert f"agentflow_event_streams {READERS}.0" in figures
+        started = time.monotonic()
+        for _ in range(20):
+            assert http.get("/healthz").status_code == 200
+            assert http.get(job["urls"]["self"]).status_code == 200
+        assert time.monotonic() - started < 20, "the server still answers"
+        http.post(f"/v1/research/{job['id']}/cancel")
+        told = [_until_end(reader) for reader in readers]
+        broken = [said for said in told if b"event: end" not in said]
+        assert not broken, (len(broken), broken[0])
+
+
+def _until_end(reader: socket.socket) -> bytes:
+    said = b""
+    while b"event: end" not in said and (piece := reader.recv(65_536)):
+        said += piece
+    return said
+
+
+def test_the_server_ends_when_it_is_asked_to_with_streams_open(folder: Path) -> None:
+    api = Api(folder)
+    with api.client() as http:
+        made = http.post("/v1/collections", json={"name": "c"}).json()["id"]
+        http.post(f"/v1/collections/{made}/files", files={"file": ("a.md", "Tides rise.")}).raise_for_status()
+        later = {"query": "Why?", "sources": {"collections": [made]}, "deferrable_until": "2099-01-01T00:00:00Z"}
+        job = http.post("/v1/research", json=later).json()
+        with http.stream("GET", job["urls"]["events"]) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            code, said = api.stop()
+            assert b"end" not in "".join(lines).encode().split(b"event: ")[-1]
+    assert code == 0 and "Traceback" not in said, said
