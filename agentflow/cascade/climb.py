@@ -16,7 +16,7 @@ from typing import Any, Final
 from agentflow.budget.spend import Spend
 from agentflow.cascade.asking import Asking, Heard, Listener
 from agentflow.cascade.capabilities import lack
-from agentflow.cascade.checks import Candidate, Check, output_schema, parse_output, run_checks
+from agentflow.cascade.checks import Candidate, Check, parse_output, run_checks
 from agentflow.cascade.computing import compute
 from agentflow.cascade.confidence import answer_key
 from agentflow.cascade.lane import NoTurn
@@ -197,8 +197,6 @@ class Climb:
 
     async def _model(self, rung: ModelRung, request: Request) -> _Tried | None:
         """Ask a model, and when its reply fails the checks, tell it why and ask again."""
-        if request.schema is None and self.output is not str:
-            request = replace(request, schema=output_schema(self.output))
         tried: _Tried | None = None
         for repair in range(self.policy.repairs + 1):
             if tried is not None:
@@ -239,7 +237,8 @@ class Climb:
         place, request = self.rungs.index(rung), heard.request
         tried = _Tried(place, value, text, self._calibrated(rung, verdict), heard.completion, verdict.confidence)
         self.tried.append(tried)
-        decision = self.policy.choose(self._state(request, place))
+        state = self._state(request, place)
+        decision = self.policy.choose(state)
         if isinstance(decision, Probe) and self.tried[decision.seen] is tried:
             await self._probe(tried, request)
             decision = self.policy.choose(self._state(request, place))
@@ -261,8 +260,7 @@ class Climb:
             replayed=heard.replayed,
             hedge=heard.by is not None,
         )
-        if self.policy.routing is not None:
-            self.policy.saw(self._state(request, place), rung.name, tried.signal, accepted=stopped)
+        self.policy.saw(state, rung.name, tried.signal, accepted=stopped)
         return tried
 
     def _calibrated(self, rung: Rung, verdict: Verdict) -> Verdict:

@@ -41,9 +41,7 @@ def outlook(
         asks = None if signal is None or isinstance(rung, CodeRung) else FREE
         return _unpriced(rung.name, asks, healthy, open)
     if isinstance(rung, CodeRung):
-        quote = rung.quote()
-        cost = Expected(quote.nano_usd / NANO, quote.microjoules / MICRO)
-        return RungFacts(rung.name, cost, open=open, dearness=scope.meter.dearness(quote))
+        return RungFacts(rung.name, nominal(rung), open=open, dearness=scope.meter.dearness(rung.quote()))
     cached = scope.warmth.cached(rung, request)
     return RungFacts(
         rung.name,
@@ -95,9 +93,13 @@ def _expected(rung: ModelRung, request: Request, scope: CallScope, cached: int) 
     prompt = rung.counter.prompt(request)
     most = request.max_output_tokens or rung.default_output
     reply = min(scope.admission.expected(rung.name, scope.labels.call) or most, most)
-    usage = TokenUsage(prompt, reply, min(cached, prompt))
-    joules = rung.profile.estimate(CallFacts(usage)).mean
-    return Expected(rung.price.cost(usage) / NANO, joules, rung.lane.expected_s(reply) or 0.0)
+    used = _used(rung, TokenUsage(prompt, reply, min(cached, prompt)))
+    return replace(used, seconds=rung.lane.expected_s(reply) or 0.0)
+
+
+def _used(rung: ModelRung, usage: TokenUsage) -> Expected:
+    """Dollars and joules of these tokens."""
+    return Expected(rung.price.cost(usage) / NANO, rung.profile.estimate(CallFacts(usage)).mean)
 
 
 def nominal(rung: Rung) -> Expected:
@@ -105,5 +107,4 @@ def nominal(rung: Rung) -> Expected:
     if isinstance(rung, CodeRung):
         quote = rung.quote()
         return Expected(quote.nano_usd / NANO, quote.microjoules / MICRO)
-    usage = TokenUsage(_NOMINAL_PROMPT, rung.default_output // 2)
-    return Expected(rung.price.cost(usage) / NANO, rung.profile.estimate(CallFacts(usage)).mean)
+    return _used(rung, TokenUsage(_NOMINAL_PROMPT, rung.default_output // 2))

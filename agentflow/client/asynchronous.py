@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from agentflow.client import calls
-from agentflow.client.calls import WAIT_S, Call
+from agentflow.client.calls import LONGEST_PAUSE_S, TIMEOUT, TRIES, WAIT_S, Call
 from agentflow.client.stream import END, Frames
 from agentflow.errors import ApiError, JobStateConflict
 from agentflow.jobs.job import JobBudget, JobEvent, JobState
@@ -30,9 +30,6 @@ from agentflow.server.research.models import (
 )
 
 Value = TypeVar("Value")
-_TRIES = 4
-_LONGEST_PAUSE_S = 15.0
-_TIMEOUT = httpx.Timeout(30.0, read=WAIT_S + 30.0)
 
 
 class AsyncClient:
@@ -51,7 +48,7 @@ class AsyncClient:
 
     def __init__(self, url: str, key: str | None = None, *, http: httpx.AsyncClient | None = None) -> None:
         self._mine = http is None
-        self._http = http or httpx.AsyncClient(timeout=_TIMEOUT, transport=httpx.AsyncHTTPTransport(retries=2))
+        self._http = http or httpx.AsyncClient(timeout=TIMEOUT, transport=httpx.AsyncHTTPTransport(retries=2))
         self._url = url.rstrip("/")
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
 
@@ -116,7 +113,7 @@ class AsyncClient:
     async def events(self, id: str, since: int = 0) -> AsyncIterator[JobEvent]:
         """Events after a number, each once and in order, until the job has ended; a broken stream is taken up again."""
         failures = 0
-        while failures < _TRIES:
+        while failures < TRIES:
             try:
                 async with self._http.stream(
                     "GET",
@@ -224,7 +221,7 @@ class AsyncClient:
 
     async def _do(self, call: Call[Value]) -> Value:
         """Send a call, again while the server asks for that; every try is the same call to it."""
-        for left in reversed(range(_TRIES)):
+        for left in reversed(range(TRIES)):
             try:
                 response = await self._http.request(
                     call.method, self._url + call.path, json=call.json, params=call.params, files=call.files,
@@ -238,7 +235,7 @@ class AsyncClient:
             if response.status_code < 400:
                 return call.read(response)
             pause_s = calls.retry_after_s(response)
-            if not (left and call.again) or pause_s is None or pause_s > _LONGEST_PAUSE_S:
+            if not (left and call.again) or pause_s is None or pause_s > LONGEST_PAUSE_S:
                 raise calls.error_of(response)
             await asyncio.sleep(pause_s)
         raise AssertionError("the last try returns or raises")

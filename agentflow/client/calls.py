@@ -37,6 +37,10 @@ from agentflow.server.research.models import (
 Value = TypeVar("Value")
 # The longest that one request waits for a job to end: the server allows a minute.
 WAIT_S = 25.0
+TIMEOUT = httpx.Timeout(30.0, read=WAIT_S + 30.0)
+# How often a call is made that does no harm twice, and the longest pause that a server may ask for in between.
+TRIES = 4
+LONGEST_PAUSE_S = 15.0
 _BASE = "/v1/research"
 _ERRORS: Mapping[str, type[AgentflowError]] = {
     "not-found": UnknownJob,
