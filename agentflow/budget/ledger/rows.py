@@ -39,6 +39,8 @@ OPENED: Final[Mapping[str, str]] = {
     "token": "bigint not null",
     "opened_ms": "bigint not null",
 }
+# Written by ``judge`` alone, which does not look at the rest.
+JUDGED: Final[Mapping[str, str]] = {"outcome": "text not null", "score": "double precision"}
 CLOSED: Final[Mapping[str, str]] = {
     "state": "text not null",
     "closed_ms": "bigint",
@@ -57,9 +59,7 @@ CLOSED: Final[Mapping[str, str]] = {
     "note": "text not null",
     "reply": "text",
 }  # fmt: skip
-# Written by ``judge`` alone, which does not look at the rest.
-JUDGED: Final[Mapping[str, str]] = {"outcome": "text not null", "score": "double precision"}
-ENTRY: Final[Mapping[str, str]] = {**OPENED, **CLOSED, **JUDGED}
+ENTRY: Final[Mapping[str, str]] = {**OPENED, **JUDGED, **CLOSED}
 ACCOUNT: Final[Mapping[str, str]] = {
     "id": "text primary key",
     **{f"limit_{currency}": "bigint" for currency in _CURRENCIES},
@@ -130,7 +130,7 @@ def entry_of(row: Sequence[Any]) -> Entry:
 
 def full_row(entry: Entry) -> tuple[Any, ...]:
     """The columns of ``ENTRY``."""
-    return (*opened_row(entry), *closed_row(entry), entry.outcome, entry.score)
+    return (*opened_row(entry), entry.outcome, entry.score, *closed_row(entry))
 
 
 def account_row(account: Account, elapsed_s: float) -> tuple[Any, ...]:
