@@ -65,9 +65,7 @@ class GatedLedger:
         recorded: keys of the job's entries. What is not among them was made by no earlier run, and is not looked for.
     """
 
-    def __init__(
-        self, ledger: Ledger, passage: Passage, tried_again_ms: int = 0, recorded: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, ledger: Ledger, passage: Passage, tried_again_ms: int = 0, recorded: Iterable[str] = ()) -> None:
         self._ledger = ledger
         self._passage = passage
         self._tried_again_ms = tried_again_ms

@@ -39,7 +39,9 @@ pragma user_version = {_VERSION};
 """
 _SELECT_ENTRY: Final = f"select {', '.join(rows.ENTRY)} from entry where key in "
 _SELECT_ACCOUNT: Final = f"select {', '.join(rows.ACCOUNT)} from account"
-_PUT_ENTRY: Final = f"insert or replace into entry ({', '.join(rows.ENTRY)}) values ({', '.join('?' * len(rows.ENTRY))})"
+_PUT_ENTRY: Final = (
+    f"insert or replace into entry ({', '.join(rows.ENTRY)}) values ({', '.join('?' * len(rows.ENTRY))})"
+)
 _END_ENTRY: Final = f"update entry set {', '.join(f'{name} = ?' for name in rows.CLOSED)} where key = ?"
 _JUDGE_ENTRY: Final = f"update entry set {', '.join(f'{name} = ?' for name in rows.JUDGED)} where key = ?"
 _PUT_ACCOUNT: Final = (
