@@ -101,6 +101,8 @@ def event_rows(
 def fenced_rows(connection: sa.Connection, ids: Sequence[str]) -> Sequence[sa.Row[Any]]:
     """What a fence is checked by, and how many events there are, of these jobs; locked as in ``row_of``."""
     sqlite = connection.dialect.name == "sqlite"
+    if not ids:
+        return ()
     return connection.execute(_FENCED if sqlite else _FENCED_LOCKED, {"ids": sorted(ids)}).all()
 
 

@@ -62,8 +62,8 @@ _MAKE_ACCOUNT: Final = (
     f"insert into {_ACCOUNT} values ({', '.join(['%s'] * len(rows.ACCOUNT))}) on conflict (id) do nothing"
 )
 _PUT_ENTRY: Final = (
-    f"insert into {_ENTRY} ({', '.join(rows.ENTRY)}) values ({', '.join(['%s'] * len(rows.ENTRY))}) on conflict (key) do update set "
-    + ", ".join(f"{name} = excluded.{name}" for name in rows.ENTRY if name != "key")
+    f"insert into {_ENTRY} ({', '.join(rows.ENTRY)}) values ({', '.join(['%s'] * len(rows.ENTRY))})"
+    " on conflict (key) do update set " + ", ".join(f"{name} = excluded.{name}" for name in rows.ENTRY if name != "key")
 )
 _END_ENTRY: Final = f"update {_ENTRY} set {', '.join(f'{name} = %s' for name in rows.CLOSED)} where key = %s"
 _JUDGE_ENTRY: Final = f"update {_ENTRY} set {', '.join(f'{name} = %s' for name in rows.JUDGED)} where key = %s"
