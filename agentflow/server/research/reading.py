@@ -6,10 +6,10 @@ import hashlib
 from typing import Annotated, Any, Final, cast
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import AwareDatetime, JsonValue
+from pydantic import JsonValue
 
 from agentflow.errors import UnknownJob, UsageError
-from agentflow.jobs.job import Artifact, JobEvent, JobFilter, JobResult, JobState, JobView
+from agentflow.jobs.job import Artifact, JobEvent, JobFilter, JobResult, JobState, JobView, Moment
 from agentflow.research.report import Claim
 from agentflow.server.access import Reader
 from agentflow.server.answering import WorkedResponse
@@ -21,6 +21,7 @@ from agentflow.server.research.models import (
     ResearchView,
     SourceView,
     SpendView,
+    Words,
 )
 from agentflow.server.research.streaming import apology, stream_events
 from agentflow.server.state import Server, TheServer
@@ -39,9 +40,9 @@ async def list_research(
     server: TheServer,
     caller: Reader,
     status: Annotated[list[JobState] | None, Query(max_length=20)] = None,
-    created_after: AwareDatetime | None = None,
-    created_before: AwareDatetime | None = None,
-    metadata: Annotated[list[str] | None, Query(max_length=32, description="name=value; all must match")] = None,
+    created_after: Moment | None = None,
+    created_before: Moment | None = None,
+    metadata: Annotated[list[Words] | None, Query(max_length=32, description="name=value; all must match")] = None,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> ResearchPage:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Header, Response
 
 from agentflow.errors import AgentflowError, FetchRefused, UsageError
-from agentflow.jobs.job import JobView
+from agentflow.jobs.job import MOST_ORIGINS, JobView
 from agentflow.research.sources.addresses import check_literal
 from agentflow.server.access import Caller, Submitter
 from agentflow.server.problems import Problem
@@ -93,8 +93,14 @@ async def _origins(server: Server, caller: Caller, request: ResearchRequest) -> 
         )
     for url in wanted.urls:
         _check_host(url, "sources.urls", allow_private=settings.allow_private)
-    files = [path for id in wanted.collections for path in await server.collections.paths(id, caller.tenant or "")]
+    ids = dict.fromkeys(wanted.collections)
+    files = [path for id in ids for path in await server.collections.paths(id, caller.tenant or "")]
     origins = (*wanted.urls, *wanted.paths, *files)
+    if len(origins) > MOST_ORIGINS:
+        raise UsageError(
+            f"sources: are {len(origins):,} files and addresses, and a job reads {MOST_ORIGINS:,} at most. Ask for "
+            "fewer collections."
+        )
     if not origins:
         raise UsageError("sources: there is nothing to look in. Give urls, or collections with files in them.")
     return origins
