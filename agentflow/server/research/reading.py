@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from agentflow.errors import UnknownJob, UsageError
 from agentflow.jobs.job import Artifact, JobEvent, JobFilter, JobResult, JobState, JobView, Moment
 from agentflow.research.report import Claim
-from agentflow.server.access import Reader
+from agentflow.server.access import AdmittingRoute, Reader
 from agentflow.server.answering import WorkedResponse
 from agentflow.server.research.controlling import JobId
 from agentflow.server.research.models import (
@@ -26,7 +26,7 @@ from agentflow.server.research.models import (
 from agentflow.server.research.streaming import apology, stream_events
 from agentflow.server.state import Server, TheServer
 
-router = APIRouter(prefix="/v1/research", tags=["research"])
+router = APIRouter(prefix="/v1/research", tags=["research"], route_class=AdmittingRoute)
 LONGEST_WAIT_S: Final = 60.0
 _MOST_EVENTS: Final = 1_000
 _LAST_NUMBER: Final = 2**31 - 1

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Response
 from agentflow.errors import AgentflowError, FetchRefused, UsageError
 from agentflow.jobs.job import MOST_ORIGINS, JobView
 from agentflow.research.sources.addresses import check_literal
-from agentflow.server.access import Caller, Submitter
+from agentflow.server.access import AdmittingRoute, Caller, Submitter
 from agentflow.server.problems import Problem
 from agentflow.server.research.models import (
     BatchItem,
@@ -23,7 +23,7 @@ from agentflow.server.research.models import (
 )
 from agentflow.server.state import Server, TheServer
 
-router = APIRouter(prefix="/v1", tags=["research"])
+router = APIRouter(prefix="/v1", tags=["research"], route_class=AdmittingRoute)
 _KEY: Final = r"^[\x21-\x7e]{1,255}$"
 IdempotencyKey = Annotated[
     str | None,
