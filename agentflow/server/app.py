@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
@@ -40,6 +42,7 @@ from agentflow.server.problems import (
     NOT_FOUND,
     TIMED_OUT,
     TOO_LARGE,
+    UNAVAILABLE,
     Fault,
     Kind,
     Problem,
@@ -55,6 +58,8 @@ _ADVICE: Final = {
     400: "Send one JSON object, in UTF-8, of no great depth.",
     404: "See the documentation of the API for its addresses.",
 }
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
+_log = logging.getLogger("agentflow.server")
 _SHOWN_FAULTS: Final = 20
 _ROUTERS: Final = (
     health.router, targets.router, chat.router, responses.router, submitting.router, estimating.router,
@@ -166,11 +171,25 @@ def _answer_errors(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
             return _no_such_method(request).response()
+        if isinstance(error.__cause__, OSError):
+            return _no_room(error.__cause__).response()
         kind = _BY_STATUS.get(error.status_code) or Kind("http", "The request cannot be served", error.status_code)
         detail = f"{error.detail}. {_ADVICE.get(error.status_code, 'See the documentation of the API.')}"
         return Problem(kind, detail, headers=dict(error.headers or {})).response()
 
-    del said, ours, invalid, http
+    @app.exception_handler(OSError)
+    async def system(_: Request, error: OSError) -> Response:
+        return _no_room(error).response()
+
+    del said, ours, invalid, http, system
+
+
+def _no_room(error: OSError) -> Problem:
+    """What it is to a client that this machine has no room, or no file, left; any other error is a defect."""
+    if error.errno not in _NO_ROOM:
+        raise error
+    _log.error("No room: %s", error)
+    return Problem(UNAVAILABLE, "The server has no room for this now. Nothing of it was kept: ask again later.", 60.0)
 
 
 def _no_such_method(request: Request) -> Problem:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Header, Response
 
-from agentflow.errors import AgentflowError, FetchRefused, UsageError
+from agentflow.errors import AgentflowError, FetchRefused, JobStoreError, UsageError
 from agentflow.jobs.job import MOST_ORIGINS, JobView
 from agentflow.research.sources.addresses import check_literal
 from agentflow.server.access import AdmittingRoute, Caller, Submitter
@@ -51,11 +51,16 @@ async def submit_batch(
 ) -> BatchView:
     """Each request is accepted or refused by itself; an Idempotency-Key covers each at its place."""
     items: list[BatchItem] = []
+    away: JobStoreError | None = None
     for place, request in enumerate(batch.requests):
         key = None if idempotency_key is None else f"{idempotency_key}#{place}"
         try:
+            # A database that is away has been waited for once; the rest of the batch need not wait again.
+            if away is not None:
+                raise away
             items.append(BatchItem(job=await _submit(server, caller, request, key)))
         except AgentflowError as error:
+            away = error if isinstance(error, JobStoreError) else away
             items.append(BatchItem(problem=Problem.of(error).body()))
     return BatchView(data=tuple(items))
 
