@@ -11,13 +11,13 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, cast
 
 import numpy as np
 
 from agentflow.errors import SourceError
 from agentflow.research.corpus import Chunk, Corpus
-from agentflow.research.postings import Postings
+from agentflow.research.postings import Ints, Postings
 from agentflow.research.retrieval import Bm25Index, searched_text
 from agentflow.research.sources.source import Reading, Skipped, Source
 
@@ -48,7 +48,7 @@ class IndexedSource:
 
     def to_bytes(self) -> bytes:
         """What ``from_bytes`` reads."""
-        headings = {heading: number for number, heading in enumerate(dict.fromkeys(c.heading for c in self.chunks))}
+        headings = {text: number for number, text in enumerate(dict.fromkeys(chunk.heading for chunk in self.chunks))}
         spans = [(chunk.start, chunk.end, headings[chunk.heading]) for chunk in self.chunks]
         facts = {name: getattr(self.source, name) for name in _FACTS}
         words = {"version": VERSION, **facts, "headings": list(headings), "terms": self.postings.terms}
@@ -73,7 +73,9 @@ class IndexedSource:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 return cls._read(archive)
         except (ValueError, KeyError, TypeError, IndexError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise SourceError(f"An index of a source cannot be read ({type(error).__name__}). It is made anew.") from error
+            raise SourceError(
+                f"An index of a source cannot be read ({type(error).__name__}). It is made anew."
+            ) from error
 
     @classmethod
     def _read(cls, archive: Mapping[str, Any]) -> Self:
@@ -83,19 +85,21 @@ class IndexedSource:
         text = archive["text"].tobytes().decode("utf-8")
         facts = {name: str(words[name]) for name in _FACTS}
         source = Source(id="", origin="", text=text, **facts)
-        spans, postings = archive["spans"], archive["postings"]
-        _check(spans, 3, axis=1)
-        _check(postings, 3, axis=0)
+        spans, postings = _table(archive["spans"].T), _table(archive["postings"])
         headings, terms = [str(one) for one in words["headings"]], tuple(str(one) for one in words["terms"])
         term, chunk, count = postings
-        _within(spans[:, :2], len(text) + 1)
-        _within(spans[:, 2], len(headings))
+        _within(spans[:2], len(text) + 1)
+        _within(spans[2], len(headings))
         _within(term, len(terms))
-        _within(chunk, len(spans))
+        _within(chunk, spans.shape[1])
         _within(count, _LONGEST)
         if (np.diff(term) < 0).any() or list(terms) != sorted(set(terms)):
             raise ValueError("not in order")
-        chunks = tuple(Chunk(source, start, end, headings[number]) for start, end, number in spans.tolist())
+        begins, ends, numbers = cast("list[list[int]]", spans.tolist())
+        chunks = tuple(
+            Chunk(source, start, end, headings[number])
+            for start, end, number in zip(begins, ends, numbers, strict=True)
+        )
         return cls(source, chunks, Postings(terms, len(chunks), term, chunk, count))
 
 
@@ -143,11 +147,12 @@ def _bytes(data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.frombuffer(data, np.uint8)
 
 
-def _check(array: Any, size: int, *, axis: int) -> None:
-    if array.dtype != np.int32 or array.ndim != 2 or array.shape[axis] != size:
+def _table(array: Any) -> Ints:
+    if array.dtype != np.int32 or array.ndim != 2 or len(array) != 3:
         raise ValueError("not the arrays of an index")
+    return array
 
 
-def _within(values: Any, end: int) -> None:
+def _within(values: Ints, end: int) -> None:
     if values.size and not (0 <= int(values.min()) and int(values.max()) < end):
         raise ValueError("out of bounds")

@@ -40,7 +40,7 @@ from agentflow.telemetry import tracing
 Emit = Callable[[str, Mapping[str, Any]], None]
 OnPlan = Callable[[tuple[str, ...]], Awaitable[tuple[str, ...]]]
 _READER = Agent("sources", "Reads the sources and indexes them.", "")
-# CPU seconds held for reading and indexing: a floor, and so much a megabyte of text.
+# A floor of CPU seconds, and so much a megabyte of text.
 _READING_CPU_S, _READING_CPU_S_PER_MB = 0.5, 0.6
 _LONGEST_QUESTION = 4_000
 # A folder may have fifty thousand files: so many are told one by one.
@@ -161,8 +161,7 @@ class ResearchJob:
     async def _read(self, chain: Chain, task: ResearchTask) -> None:
         names, unread = ((), 0) if self._shelf is None else (self._shelf.names, self._shelf.unread_bytes)
         size = unread + await asyncio.to_thread(estimated_bytes, task.origins, self._limits())
-        cpu_s = _READING_CPU_S + _READING_CPU_S_PER_MB * size / MEGABYTE
-        rung = self._runtime.code_rung("reader and BM25 index", self._reading, max_cpu_s=cpu_s)
+        rung = self._runtime.code_rung("reader and BM25 index", self._reading, max_cpu_s=reading_cpu_s(size))
         request = Request((Message("user", "\n".join((*task.origins, *names))),), inputs=task)
         reply = await chain.call(request, output=object, name="read", cascade=self._runtime.code(rung))
         self._served("reading", chain, reply)
@@ -189,9 +188,7 @@ class ResearchJob:
         kept = () if self._shelf is None else await self._shelf.load()
         if kept and not task.origins:
             return joined(Reading((), ()), kept)
-        return joined(
-            await read_sources(task.origins, limits=self._limits(), allow_private=task.allow_private), kept
-        )
+        return joined(await read_sources(task.origins, limits=self._limits(), allow_private=task.allow_private), kept)
 
     def _index(self, reading: Reading, kept: Sequence[IndexedSource]) -> Bm25Index:
         fresh = reading.sources[: len(reading.sources) - len(kept)]
@@ -315,6 +312,11 @@ class ResearchJob:
 
     def _on_task(self, task: Task, state: TaskState, meter: Meter) -> None:
         self._emit(f"task.{state}", {"task": task.name, "agent": task.agent.name, "meter": meter.path})
+
+
+def reading_cpu_s(size: int) -> float:
+    """CPU seconds that reading and indexing so many bytes is held for."""
+    return _READING_CPU_S + _READING_CPU_S_PER_MB * size / MEGABYTE
 
 
 def _raise_any(outcomes: Mapping[str, Outcome]) -> None:

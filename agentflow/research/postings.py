@@ -1,7 +1,7 @@
 """Postings: which terms stand how often in which chunk, and what BM25 makes of them. Imports lexicon.
 
-They hold counts, not scores, because a score depends on the whole corpus and a count on its chunk alone: so the postings
-of sources that were counted long ago are put together with new ones without reading anything again.
+They hold counts, not scores, because a score depends on the whole corpus and a count on its chunk alone: so sources that
+were counted long ago are put together with new ones without reading anything again.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Postings:
         """The postings of all chunks of several, the first one's first: the same as counting all of them at once."""
         if len(parts) == 1:
             return parts[0]
-        terms = tuple(sorted(set().union(*(part.terms for part in parts))))
+        terms = tuple(sorted(set(chain.from_iterable(part.terms for part in parts))))
         numbers = {term: number for number, term in enumerate(terms)}
         firsts = np.cumsum([0, *(part.chunks for part in parts)])
         term = _joined([_ints([numbers[t] for t in part.terms])[part.term] for part in parts])
@@ -77,8 +77,8 @@ class Postings:
     def scores(self, frequency: Ints) -> Floats:
         """BM25 of each posting, as Lucene reckons it.
 
-        Kamphuis et al., Which BM25 do you mean? (ECIR 2020): idf * count / (count + k1 (1 - b + b length / mean length)),
-        with idf = ln(1 + (n - df + 0.5) / (df + 0.5)); lengths in terms.
+        idf * count / (count + k1 (1 - b + b length / mean length)), with idf = ln(1 + (n - df + 0.5) / (df + 0.5)) and
+        lengths in terms: Kamphuis et al., Which BM25 do you mean?, ECIR 2020.
 
         Args:
             frequency: as ``frequency`` gives it.
