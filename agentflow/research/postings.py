@@ -1,7 +1,7 @@
 """Postings: which terms stand how often in which chunk, and what BM25 makes of them. Imports lexicon.
 
-They hold counts, not scores, because a score depends on the whole corpus and a count on its chunk alone: so sources that
-were counted long ago are put together with new ones without reading anything again.
+They hold counts, not scores, because a score depends on the whole corpus and a count on its chunk alone: so sources
+that were counted long ago are put together with new ones without reading anything again.
 """
 
 from __future__ import annotations

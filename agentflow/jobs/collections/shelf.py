@@ -1,6 +1,6 @@
 """Shelf: the uploaded files that one job looks in, loaded with their indexes. Imports catalogue, reader.
 
-An index that is missing, of another edition, or damaged is made anew from the file; whoever needs it first pays for that.
+An index that is missing, of another edition, or damaged is made anew from the file; whoever needs it first pays.
 """
 
 from __future__ import annotations
