@@ -1,17 +1,15 @@
 """Indexed sources: one source read, cut and counted, as bytes that are kept and loaded again. Imports corpus, postings.
 
 What a job makes of a source depends on its text alone until corpora are put together, so it is made once. The bytes are
-a NumPy archive of plain arrays, with the words as JSON; whatever is not exactly that is refused.
+one line of JSON, then the text and two tables of int32; whatever is not exactly that is refused.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, Self, cast
+from typing import Final, Protocol, Self, cast
 
 import numpy as np
 
@@ -25,6 +23,8 @@ from agentflow.research.sources.source import Reading, Skipped, Source
 VERSION: Final = 1
 _FACTS: Final = ("title", "sha256", "read_at", "media_type")
 _LONGEST: Final = 2**31 - 1
+# The same on every machine.
+_INT: Final = np.dtype("<i4")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,63 +44,58 @@ class IndexedSource:
     def named(self, id: str, origin: str) -> IndexedSource:
         """The same under another id, and from another place."""
         source = replace(self.source, id=id, origin=origin)
-        return IndexedSource(source, tuple(replace(chunk, source=source) for chunk in self.chunks), self.postings)
+        chunks = tuple(Chunk(source, chunk.start, chunk.end, chunk.heading) for chunk in self.chunks)
+        return IndexedSource(source, chunks, self.postings)
 
     def to_bytes(self) -> bytes:
         """What ``from_bytes`` reads."""
         headings = {text: number for number, text in enumerate(dict.fromkeys(chunk.heading for chunk in self.chunks))}
         spans = [(chunk.start, chunk.end, headings[chunk.heading]) for chunk in self.chunks]
+        postings, text = self.postings, self.source.text.encode("utf-8")
         facts = {name: getattr(self.source, name) for name in _FACTS}
-        words = {"version": VERSION, **facts, "headings": list(headings), "terms": self.postings.terms}
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            words=_bytes(json.dumps(words).encode("ascii")),
-            text=_bytes(self.source.text.encode("utf-8")),
-            spans=np.array(spans, np.int32).reshape(-1, 3),
-            postings=np.stack([self.postings.term, self.postings.chunk, self.postings.count]),
+        sizes = {"text": len(text), "chunks": len(spans), "postings": len(postings.term)}
+        head = {"version": VERSION, **facts, **sizes, "headings": list(headings), "terms": postings.terms}
+        tables = (np.array(spans, _INT).reshape(-1, 3).T, postings.term, postings.chunk, postings.count)
+        return b"".join(
+            [json.dumps(head).encode("ascii"), b"\n", text, *(np.asarray(one, _INT).tobytes() for one in tables)]
         )
-        return buffer.getvalue()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Read what ``to_bytes`` wrote; the source has no id and no origin yet.
+        """Read what ``to_bytes`` wrote; the source has no id and no origin yet. Its arrays are views of ``data``.
 
         Raises:
             SourceError: they are of another version, or are no such thing.
         """
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                return cls._read(archive)
-        except (ValueError, KeyError, TypeError, IndexError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise SourceError(
-                f"An index of a source cannot be read ({type(error).__name__}). It is made anew."
-            ) from error
+            return cls._read(data)
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+            raise SourceError(f"An index of a source cannot be read ({type(error).__name__}). Make it anew.") from error
 
     @classmethod
-    def _read(cls, archive: Mapping[str, Any]) -> Self:
-        words = json.loads(archive["words"].tobytes())
-        if words["version"] != VERSION:
+    def _read(cls, data: bytes) -> Self:
+        line = data.index(b"\n")
+        head = json.loads(data[:line])
+        if head["version"] != VERSION:
             raise ValueError("of another version")
-        text = archive["text"].tobytes().decode("utf-8")
-        facts = {name: str(words[name]) for name in _FACTS}
-        source = Source(id="", origin="", text=text, **facts)
-        spans, postings = _table(archive["spans"].T), _table(archive["postings"])
-        headings, terms = [str(one) for one in words["headings"]], tuple(str(one) for one in words["terms"])
-        term, chunk, count = postings
+        size, chunks, standing = (int(head[name]) for name in ("text", "chunks", "postings"))
+        if min(size, chunks, standing) < 0 or line + 1 + size + 12 * (chunks + standing) != len(data):
+            raise ValueError("of another length")
+        text = data[line + 1 : line + 1 + size].decode("utf-8")
+        spans = np.frombuffer(data, _INT, 3 * chunks, line + 1 + size).reshape(3, chunks)
+        term, chunk, count = np.frombuffer(data, _INT, 3 * standing, len(data) - 12 * standing).reshape(3, standing)
+        headings, terms = [str(one) for one in head["headings"]], tuple(str(one) for one in head["terms"])
         _within(spans[:2], len(text) + 1)
         _within(spans[2], len(headings))
         _within(term, len(terms))
-        _within(chunk, spans.shape[1])
+        _within(chunk, chunks)
         _within(count, _LONGEST)
         if (np.diff(term) < 0).any() or list(terms) != sorted(set(terms)):
             raise ValueError("not in order")
+        source = Source(id="", origin="", text=text, **{name: str(head[name]) for name in _FACTS})
         begins, ends, numbers = cast("list[list[int]]", spans.tolist())
-        chunks = tuple(
-            Chunk(source, start, end, headings[number])
-            for start, end, number in zip(begins, ends, numbers, strict=True)
-        )
-        return cls(source, chunks, Postings(terms, len(chunks), term, chunk, count))
+        cut = tuple(Chunk(source, *span, headings[n]) for *span, n in zip(begins, ends, numbers, strict=True))
+        return cls(source, cut, Postings(terms, chunks, term, chunk, count))
 
 
 class Shelf(Protocol):
@@ -141,16 +136,6 @@ def index_of(fresh: Corpus, kept: Sequence[IndexedSource]) -> Bm25Index:
     corpus = Corpus(sources, [*fresh.chunks, *(chunk for one in kept for chunk in one.chunks)])
     counted = Postings.of(map(searched_text, fresh.chunks))
     return Bm25Index(corpus, Postings.together([counted, *(one.postings for one in kept)]))
-
-
-def _bytes(data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.frombuffer(data, np.uint8)
-
-
-def _table(array: Any) -> Ints:
-    if array.dtype != np.int32 or array.ndim != 2 or len(array) != 3:
-        raise ValueError("not the arrays of an index")
-    return array
 
 
 def _within(values: Ints, end: int) -> None:

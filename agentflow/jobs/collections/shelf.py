@@ -6,14 +6,19 @@ An index that is missing, of another edition, or damaged is made anew from the f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from agentflow.errors import JobStoreError, SourceError
 from agentflow.jobs.collections.catalogue import Catalogue, Upload
 from agentflow.jobs.collections.reader import keep, read_anew
 from agentflow.jobs.store.base import BlobStore
 from agentflow.research.indexed import IndexedSource
+
+# Files fetched at a time: a store elsewhere is slow to answer, and fast to deliver.
+_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +62,22 @@ class JobShelf:
         self.unread_bytes = sum(upload.size for upload in self.uploads if upload.index is None)
 
     async def load(self) -> Sequence[IndexedSource]:
-        """All of them, one after the other: their hashes are checked, and what has no index gets one."""
-        return [(await self._load(upload)).named("", upload.origin) for upload in self.uploads]
+        """All of them; their hashes are checked, and what has no index gets one."""
+        slots = asyncio.Semaphore(_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            fetching = [group.create_task(self._fetch(upload, slots)) for upload in self.uploads]
+        kept = await asyncio.to_thread(_decode, [task.result() for task in fetching])
+        pairs = zip(self.uploads, kept, strict=True)
+        return [(one or await self._make(upload)).named("", upload.origin) for upload, one in pairs]
 
-    async def _load(self, upload: Upload) -> IndexedSource:
-        if upload.index is not None:
-            try:
-                data = await self.shelves.store.get(upload.id, upload.index)
-                return await asyncio.to_thread(IndexedSource.from_bytes, data)
-            except (SourceError, JobStoreError):
-                # Damaged, or gone. If the store itself cannot be reached, reading the file says so.
-                pass
-        return await self._make(upload)
+    async def _fetch(self, upload: Upload, slots: asyncio.Semaphore) -> bytes | None:
+        """The bytes of an index. If the store itself cannot be reached, reading the file will say so."""
+        if upload.index is None:
+            return None
+        async with slots:
+            with contextlib.suppress(JobStoreError):
+                return await self.shelves.store.get(upload.id, upload.index)
+        return None
 
     async def _make(self, upload: Upload) -> IndexedSource:
         shelves = self.shelves
@@ -78,3 +87,14 @@ class JobShelf:
             # It was deleted meanwhile, and its index with it.
             await shelves.store.delete(upload.id)
         return made
+
+
+def _decode(kept: Sequence[bytes | None]) -> list[IndexedSource | None]:
+    found: list[IndexedSource | None] = []
+    for data in kept:
+        one = None
+        if data is not None:
+            with contextlib.suppress(SourceError):
+                one = IndexedSource.from_bytes(data)
+        found.append(one)
+    return found
