@@ -1,8 +1,8 @@
 """How much sooner a job starts over a collection whose index is kept: ``python -m benchmarks.shelf [--json]``
 
-The same files, as Markdown and as pages, read and indexed as a job without a collection does it, and loaded from the store
-as one with a collection does; in turns, in one run. Exit code 1 when loading takes more than a tenth of the time that
-reading pages takes, or half of that of Markdown, which is quick to read.
+The same files, as Markdown and as pages, read and indexed as a job without a collection does it, and loaded from the
+store as one with a collection does; in turns, in one run. Exit code 1 when loading takes more than a tenth of the time
+that reading pages takes, or half of that of Markdown, which is quick to read.
 """
 
 from __future__ import annotations
@@ -53,7 +53,11 @@ async def measure(kind: str, repeated: int) -> list[Figure]:
     what = f"{len(paths)} .{kind} files, {size:.1f} MB"
     ratio = loaded / fresh
     value = f"{loaded:.3f} / {fresh:.3f} s = {ratio:.2f}"
-    return [Figure(f"{what}: index loaded / files read and indexed", value, f"at most {LIMITS[kind]}", ratio <= LIMITS[kind])]
+    return [
+        Figure(
+            f"{what}: index loaded / files read and indexed", value, f"at most {LIMITS[kind]}", ratio <= LIMITS[kind]
+        )
+    ]
 
 
 async def _in_turns(*ways: Callable[[], Awaitable[Bm25Index]]) -> Sequence[float]:
