@@ -22,6 +22,7 @@ from agentflow.jobs.store.disk import DiskStore
 from agentflow.jobs.tenants import Tenants
 from agentflow.jobs.tickets import QueueLimits
 from agentflow.jobs.worker import Worker, WorkerOptions
+from agentflow.research.retrieval_rung import embed_as_configured
 from agentflow.runtime import Runtime
 
 
@@ -77,6 +78,7 @@ def open_worker(
     research = partial(research_kind, shelves=shelves)
     known: dict[str, Kind] = {"research": research, **load_kinds(jobs.kinds), **(kinds or {})}
     runtime.other_tenants = Tenants(database).limits
+    embed_as_configured(runtime)
     options = WorkerOptions(
         queues=queues,
         slots=slots or jobs.slots,

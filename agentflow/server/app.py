@@ -22,6 +22,7 @@ from agentflow.jobs.collections.catalogue import Catalogue
 from agentflow.jobs.collections.uploads import Uploads
 from agentflow.jobs.opening import open_database, open_jobs, open_store
 from agentflow.jobs.tenants import Tenants
+from agentflow.research.retrieval_rung import embed_as_configured
 from agentflow.runtime import Runtime
 from agentflow.server import collections, health
 from agentflow.server.access import Door
@@ -132,6 +133,7 @@ async def _open(settings: Settings, stack: contextlib.AsyncExitStack, *, open: b
     stack.push_async_callback(tenants.aclose)
     runtime = Runtime(settings)
     runtime.other_tenants = tenants.limits
+    embed_as_configured(runtime)
     stack.push_async_callback(runtime.aclose)
     bounds = settings.server
     catalogue, store = Catalogue(open_database(settings.jobs)), open_store(settings.jobs.store)
