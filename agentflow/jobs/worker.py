@@ -8,6 +8,7 @@ killed at any moment, and any other goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import socket
@@ -39,6 +40,8 @@ from agentflow.runtime import Runtime
 _LOG = logging.getLogger(__name__)
 _LOOK_S: Final = 0.2
 _HAND_OUT_S: Final = 0.2
+# How long jobs are waited for that were told to end, when nothing of theirs is kept any more.
+_LEAVING_S: Final = 5.0
 _RETIRE_S: Final = 600.0
 _RETIRED_AT_ONCE: Final = 100
 
@@ -167,12 +170,17 @@ class Worker:
                 await self._passage.idle()
         except TimeoutError:
             _LOG.warning("%d calls had not ended after %.0f s; they are broken off.", self._passage.under_way, self._options.drain_s)  # fmt: skip  # noqa: E501
-        await self._end_all("hand_back")
+        await self._end_all("hand_back", self._options.drain_s)
+
+    @property
+    def deaf(self) -> bool:
+        """Whether jobs of it still run that were told to end: only the end of the process ends them."""
+        return bool(self._runner.at_work)
 
     async def aclose(self) -> None:
         """Leave: what was not handed back is free for others at once. Closing twice changes nothing."""
         self._draining = True
-        await self._end_all("fenced")
+        await self._end_all("fenced", min(self._options.drain_s, _LEAVING_S))
         await self._engine.aclose()
         if self._started:
             self._started = False
@@ -199,20 +207,25 @@ class Worker:
 
     async def _take(self, id: str, number: int) -> None:
         """The engine brings a ticket."""
-        if self._draining:
-            await self._database.write(lambda c: transitions.decline(c, id, number))
-        else:
-            await self._runner.run(id, number)
-        self._done.append(f"{id}.{number}")
-        if not self._runner.at_work:
-            self._idle.set()
+        try:
+            if self._draining or not await self._runner.run(id, number):
+                await self._database.write(lambda c: transitions.decline(c, id, number))
+        finally:
+            self._done.append(f"{id}.{number}")
+            if not self._runner.at_work:
+                self._idle.set()
 
-    async def _end_all(self, end: End) -> None:
+    async def _end_all(self, end: End, seconds: float) -> None:
         for work in tuple(self._runner.at_work.values()):
             work.finish(end)
-        while self._runner.at_work:
-            self._idle.clear()
-            await self._idle.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._runner.at_work:
+                    self._idle.clear()
+                    await self._idle.wait()
+        if self._runner.at_work:
+            # Their calls are held back for good, so others may have them.
+            _LOG.warning("Jobs that do not end although they are told to: %s.", ", ".join(self._runner.at_work))
 
     async def _hand_out(self) -> None:
         """Write tickets for jobs whose turn it is."""
@@ -250,7 +263,7 @@ class Worker:
             work.finish("fenced")
         elif row.deadline_ms is not None and row.deadline_ms <= now:
             work.finish("deadline")
-        elif row.wish == "stop":
+        elif row.wish == "stop" and not work.lands:
             work.finish("stop")
         elif row.budget_changes > work.budget_changes and work.taken is not None:
             budget = self._runner.limits(work.taken.spec, JobBudget.model_validate_json(row.budget))
