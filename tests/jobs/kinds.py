@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,16 @@ async def planned(context: JobContext) -> Any:
         return {"said": [(await chain.call(f"{context.spec.query} {part}")).output for part in plan]}
 
 
+async def telling(context: JobContext) -> Any:
+    """Tells something every so many seconds, ``count`` times, and when it told it."""
+    context.enter(JobState.RUNNING)
+    every, count = float(str(context.spec.input.get("every", 0.2))), int(str(context.spec.input.get("count", 10)))
+    for _ in range(count):
+        await asyncio.sleep(every)
+        context.emit("note", {"note": "still here", "told_ns": time.time_ns()})
+    return {"told": count}
+
+
 ALL: dict[str, Kind] = {
     "calls": calls,
     "keeping": keeping,
@@ -98,4 +109,5 @@ ALL: dict[str, Kind] = {
     "broken": broken,
     "deadly": deadly,
     "planned": planned,
+    "telling": telling,
 }
