@@ -47,6 +47,7 @@ class Journal:
         self._pages: dict[str, _Page] = {}
         self._told = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
+        self._writing = False
 
     def tell(
         self, fence: Fence, run: int, happenings: Sequence[Happening], changes: Mapping[str, Any] | None = None
@@ -63,7 +64,7 @@ class Journal:
         Raises:
             JobStoreError: it could not be; it is tried again.
         """
-        if not self._pages and not self._waiting:
+        if not self._pages and not self._waiting and not self._writing:
             return
         done = asyncio.get_running_loop().create_future()
         self._waiting.append(done)
@@ -79,6 +80,7 @@ class Journal:
             began = time.monotonic()
             self._told.clear()
             pages, self._pages = self._pages, {}
+            self._writing = bool(pages)
             waiting, self._waiting = self._waiting, []
             batch = secrets.token_hex(8)
             all_of_it = [Progress(p.fence, p.run, p.happenings, p.changes, batch) for p in pages.values()]
@@ -93,6 +95,7 @@ class Journal:
                 await asyncio.sleep(_AGAIN_S)
                 self._told.set()
             else:
+                self._writing = False
                 for future in waiting:
                     if not future.done():
                         future.set_result(None)

@@ -153,7 +153,7 @@ class Runner:
         """Run the job of a ticket, if the ticket is still good.
 
         Returns:
-            Whether the ticket is done with; not when an earlier run of the job has yet to end here.
+            Whether the ticket is done with; else somebody else may have it.
         """
         fence = Fence(id, number, self._worker)
         there = self.at_work.get(id)
@@ -163,9 +163,10 @@ class Runner:
         try:
             ledger_run = self._runtime.ledger.run
             work.taken = await self._database.write(lambda c: transitions.take(c, fence, ledger_run))
-            if work.taken is not None:
-                work.lands = work.taken.wish == "stop"
-                await self._run(work, work.taken)
+            if work.taken is None:
+                return False
+            work.lands = work.taken.wish == "stop"
+            await self._run(work, work.taken)
         except AgentflowError as error:
             # Nothing could be written of how it ended: the worker's loop finds a job that nobody is at, and frees it.
             _LOG.error("Job %s: %s", id, error)

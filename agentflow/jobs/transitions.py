@@ -17,7 +17,7 @@ from agentflow.errors import JobStateConflict, KeyReused
 from agentflow.jobs.database import now_ms
 from agentflow.jobs.job import Artifact, JobBudget, JobFault, JobSpec, JobSpend, JobState, StopReason
 from agentflow.jobs.records import Row, find, milliseconds, spend_text
-from agentflow.jobs.statements import Happening, change, compact, row_of, was_written
+from agentflow.jobs.statements import Happening, change, compact, reports, row_of, was_written
 from agentflow.jobs.tables import artifact, event, job
 
 # A step of priority is worth so much waiting: a job of priority 5 is overtaken by one that has waited 5 minutes more.
@@ -135,6 +135,9 @@ def take(connection: sa.Connection, fence: Fence, ledger_run: str) -> Taken | No
         return None
     mine = row.worker == fence.worker
     if not mine and (row.state not in _WAITING or row.worker is not None):
+        return None
+    if not reports(connection, fence.worker):
+        # Taken for dead, and not back yet: nobody would miss it.
         return None
     now, run = now_ms(connection), row.runs
     if not mine:

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import secrets
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -22,7 +23,7 @@ import sqlalchemy as sa
 from agentflow.errors import AgentflowError, JobStoreError
 from agentflow.jobs import leases, tickets, transitions
 from agentflow.jobs.database import Database, now_ms
-from agentflow.jobs.engine import Engine
+from agentflow.jobs.engine import Engine, Ticket, ticket_id
 from agentflow.jobs.erasing import erase
 from agentflow.jobs.gate import Passage
 from agentflow.jobs.job import JobBudget
@@ -211,7 +212,7 @@ class Worker:
             if self._draining or not await self._runner.run(id, number):
                 await self._database.write(lambda c: transitions.decline(c, id, number))
         finally:
-            self._done.append(f"{id}.{number}")
+            self._done.append(ticket_id(id, number))
             if not self._runner.at_work:
                 self._idle.set()
 
@@ -230,16 +231,23 @@ class Worker:
     async def _hand_out(self) -> None:
         """Write tickets for jobs whose turn it is."""
         options = self._options
+        unsent: list[Ticket] = []
         while True:
+            began = time.monotonic()
             self._nudged.clear()
             try:
                 if not self._draining and await self._database.read(anybody_waits):
-                    written = await self._database.write(lambda c: tickets.hand_out(c, self.id, options.limits))
-                    await self._engine.enqueue(written)
+                    out = await self._database.write(lambda c: tickets.hand_out(c, self.id, options.limits))
+                    unsent += out.tickets
+                    self._done += out.lost
+                if unsent:
+                    await self._engine.enqueue(unsent)
+                    unsent.clear()
             except JobStoreError as error:
                 _LOG.warning("%s Tickets are handed out later.", error)
                 await asyncio.sleep(1.0)
-            await _either(self._nudged, _HAND_OUT_S)
+            # However long the queues are, they take no more than a sixth of the time.
+            await _either(self._nudged, max(_HAND_OUT_S, 5 * (time.monotonic() - began)))
 
     async def _look(self) -> None:
         """See what is wanted of the jobs here, and whether they still are here."""
