@@ -144,7 +144,8 @@ async def _open(settings: Settings, stack: contextlib.AsyncExitStack, *, open: b
     outbox = Outbox(annex, jobs, tenants, allow_private=bounds.allow_private)
     return Server(
         settings, runtime, jobs, annex, tenants, Idempotency(annex), outbox, catalogue, uploads,
-        Door(Keys(annex), open_pace(annex), bounds.requests_per_minute, open=open), local_tenant(), app.state.metrics, app.state.stopping,
+        Door(Keys(annex), open_pace(annex), bounds.requests_per_minute, open=open), local_tenant(), app.state.metrics,
+        app.state.stopping,
     )  # fmt: skip
 
 
