@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, Self, cast
+from typing import Final, Protocol, Self
 
 import numpy as np
 
@@ -93,8 +93,8 @@ class IndexedSource:
         if (np.diff(term) < 0).any() or list(terms) != sorted(set(terms)):
             raise ValueError("not in order")
         source = Source(id="", origin="", text=text, **{name: str(head[name]) for name in _FACTS})
-        begins, ends, numbers = cast("list[list[int]]", spans.tolist())
-        cut = tuple(Chunk(source, *span, headings[n]) for *span, n in zip(begins, ends, numbers, strict=True))
+        rows: list[list[int]] = spans.T.tolist()
+        cut = tuple(Chunk(source, begin, end, headings[number]) for begin, end, number in rows)
         return cls(source, cut, Postings(terms, chunks, term, chunk, count))
 
 

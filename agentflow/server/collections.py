@@ -9,12 +9,12 @@ from fastapi import APIRouter, Path, Response, UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentflow.jobs.collections.catalogue import CollectionView, FileView
-from agentflow.server.access import Reader, Submitter
+from agentflow.server.access import AdmittingRoute, Reader, Submitter
 from agentflow.server.problems import TOO_LARGE, Problem
 from agentflow.server.research.models import Words
 from agentflow.server.state import TheServer
 
-router = APIRouter(prefix="/v1/collections", tags=["collections"])
+router = APIRouter(prefix="/v1/collections", tags=["collections"], route_class=AdmittingRoute)
 _PIECE: Final = 1 << 20
 _MEGABYTE: Final = 1_000_000
 CollectionId = Annotated[str, Path(max_length=40, pattern=r"^col_[0-9a-f]{1,36}$")]
