@@ -25,6 +25,7 @@ from agentflow.jobs.gate import GatedLedger, Passage
 from agentflow.jobs.job import JobBudget, JobFault, JobSpec, JobState, StopReason
 from agentflow.jobs.journal import Journal
 from agentflow.jobs.kinds import AwaitApproval, JobContext, Kind, Kinds, Outcome
+from agentflow.jobs.naming import RESULT
 from agentflow.jobs.records import spend_text
 from agentflow.jobs.statements import compact
 from agentflow.jobs.store.base import BlobStore
@@ -35,7 +36,6 @@ from agentflow.telemetry import tracing
 _LOG = logging.getLogger(__name__)
 # How long a job that was told to finish may take to put together what it has.
 _LANDING_S: Final = 30.0
-RESULT: Final = "result.json"
 
 End = Literal["stop", "deadline", "hand_back", "fenced"]
 
