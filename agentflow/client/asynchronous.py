@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from agentflow.client import calls
-from agentflow.client.calls import LONGEST_PAUSE_S, TIMEOUT, TRIES, WAIT_S, Call
+from agentflow.client.calls import BREAKS, LONGEST_PAUSE_S, TIMEOUT, TRIES, WAIT_S, Call
 from agentflow.client.stream import END, Frames
 from agentflow.errors import ApiError, JobStateConflict
 from agentflow.jobs.job import JobBudget, JobEvent, JobState
@@ -113,7 +113,7 @@ class AsyncClient:
     async def events(self, id: str, since: int = 0) -> AsyncIterator[JobEvent]:
         """Events after a number, each once and in order, until the job has ended; a broken stream is taken up again."""
         failures = 0
-        while failures < TRIES:
+        while failures < BREAKS:
             try:
                 async with self._http.stream(
                     "GET",

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from agentflow.client import calls
-from agentflow.client.calls import LONGEST_PAUSE_S, TIMEOUT, TRIES, WAIT_S, Call
+from agentflow.client.calls import BREAKS, LONGEST_PAUSE_S, TIMEOUT, TRIES, WAIT_S, Call
 from agentflow.client.stream import END, Frames
 from agentflow.errors import ApiError, JobStateConflict
 from agentflow.jobs.job import JobBudget, JobEvent, JobState
@@ -110,7 +110,7 @@ class Client:
     def events(self, id: str, since: int = 0) -> Iterator[JobEvent]:
         """Events after a number, each once and in order, until the job has ended; a broken stream is taken up again."""
         failures = 0
-        while failures < TRIES:
+        while failures < BREAKS:
             try:
                 with self._http.stream(
                     "GET",
