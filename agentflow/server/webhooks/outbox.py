@@ -42,9 +42,7 @@ _SWEEP_S: Final = 300.0
 # While one server delivers, others leave a message alone.
 _LEASE_MS: Final = 60_000
 # A job in one of these has something to tell.
-_STANDING: Final = tuple(
-    str(state) for state in JobState if state.ended or state in (JobState.AWAITING_APPROVAL, JobState.PAUSED_BUDGET)
-)
+_STANDING: Final = tuple(str(state) for state in JobState if not state.moves)
 # Whoever signs in without a key has a secret too.
 _LOCAL: Final = "local"
 _log = logging.getLogger("agentflow.server.webhooks")
