@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agentflow.errors import RunError
+from agentflow.errors import NotDone, RunError
 from agentflow.jobs.job import JobState
 from agentflow.jobs.kinds import JobContext, Kind
 
@@ -100,6 +100,29 @@ async def telling(context: JobContext) -> Any:
     return {"told": count}
 
 
+async def mailing(context: JobContext) -> Any:
+    """Sends a letter, which is a line in a file; may die while it does, or fail afterwards."""
+    asked = context.spec.input
+    file = Path(str(asked["file"]))
+
+    async def send(key: str, letter: dict[str, str]) -> str:
+        with file.open("a") as out:
+            out.write(f"{key} {letter['to']}\n")
+        if asked.get("dies") and context.run == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if asked.get("refused") and context.run == 1:
+            raise NotDone("the post office is closed")
+        return f"sent to {letter['to']}"
+
+    repeatable = bool(asked.get("repeatable"))
+    said = [
+        await context.once("send", send, {"to": to}, usd="0.01", repeatable=repeatable) for to in ("ada", "bob", "ada")
+    ]
+    if asked.get("fails") and context.run == 1:
+        raise RunError("failed on purpose, after the letters")
+    return {"said": said}
+
+
 ALL: dict[str, Kind] = {
     "calls": calls,
     "keeping": keeping,
@@ -110,4 +133,5 @@ ALL: dict[str, Kind] = {
     "deadly": deadly,
     "planned": planned,
     "telling": telling,
+    "mailing": mailing,
 }

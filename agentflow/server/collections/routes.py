@@ -22,7 +22,7 @@ _PIECE: Final = 1 << 20
 CollectionId = Annotated[str, Path(max_length=40, pattern=r"^col_[0-9a-f]{1,36}$")]
 
 
-def _the_collections(server: TheServer) -> Collections:
+async def _the_collections(server: TheServer) -> Collections:
     return server.collections
 
 
