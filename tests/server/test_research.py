@@ -142,6 +142,19 @@ def test_a_request_sent_twice_is_one_job(http: httpx.Client, tides: str) -> None
     assert http.post("/v1/research", json=ask(tides), headers={"Idempotency-Key": "a key"}).status_code == 422
 
 
+def test_a_request_sent_again_is_its_job_whatever_became_of_what_it_looks_in(http: httpx.Client, tides: str) -> None:
+    headers = {"Idempotency-Key": f"key-{time.time_ns()}"}
+    job = http.post("/v1/research", json=ask(tides, deferrable_until="2099-01-01T00:00:00Z"), headers=headers).json()
+    for change in (
+        lambda: http.post(f"/v1/collections/{tides}/files", files={"file": ("more.md", "More of it.")}),
+        lambda: http.delete(f"/v1/collections/{tides}"),
+    ):
+        change().raise_for_status()
+        again = http.post("/v1/research", json=ask(tides, deferrable_until="2099-01-01T00:00:00Z"), headers=headers)
+        assert again.status_code == 202 and again.json()["id"] == job["id"], again.text
+    assert http.post("/v1/research", json=ask(tides, effort="pro"), headers=headers).status_code == 404
+
+
 def test_a_plan_is_approved_and_changed(http: httpx.Client, tides: str, worker: Background) -> None:
     job = http.post("/v1/research", json=ask(tides, plan={"approve": True})).json()
     waiting = http.get(f"/v1/research/{job['id']}/result", params={"wait": 20})
@@ -322,4 +335,8 @@ async def test_an_idempotency_key_names_another_request_after_a_day(here: Path) 
     await annex.write(lambda c: c.execute(idempotency.update().values(since_ms=idempotency.c.since_ms - 86_400_001)))
     second = await keys.name("acme", "k")
     assert second != first and await keys.name("acme", "k") == second
+    await keys.name("acme", "other")
+    await annex.write(lambda c: c.execute(idempotency.update().values(since_ms=idempotency.c.since_ms - 86_400_001)))
+    await keys.sweep()
+    assert await annex.read(lambda c: c.execute(idempotency.select()).all()) == []
     await annex.aclose()

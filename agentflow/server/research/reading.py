@@ -23,6 +23,7 @@ from agentflow.server.research.models import (
     SourceView,
     SpendView,
     Words,
+    asked,
 )
 from agentflow.server.research.streaming import EventReader, apology, stream_events
 from agentflow.server.state import Server, TheServer
@@ -192,17 +193,11 @@ async def _file(server: Server, tenant: str | None, id: str, name: str, media_ty
 
 async def _result(server: Server, job: JobView, found: JobResult, tenant: str | None) -> ResearchResult:
     output = found.output
-    if _asked(job).get("output", {}).get("format") == "text":
+    if asked(job).get("output", {}).get("format") == "text":
         output = (await server.jobs.read(job.id, "report.md", tenant=tenant)).decode("utf-8", "replace")
     return ResearchResult(
         id=found.id, status=found.state, stop_reason=found.stop_reason, partial=found.partial, output=output
     )
-
-
-def _asked(job: JobView) -> dict[str, Any]:
-    """The request, as the client sent it."""
-    asked: Any = job.spec.input.get("request")
-    return cast("dict[str, Any]", asked) if isinstance(asked, dict) else {}
 
 
 async def _report(server: Server, id: str, tenant: str | None) -> dict[str, Any]:
