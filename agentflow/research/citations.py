@@ -38,7 +38,7 @@ def verify_draft(draft: Draft, evidence: Evidence, lexicon: Lexicon, threshold: 
     for drafted in draft.claims:
         outcome = _verify(drafted, evidence, lexicon, threshold)
         if isinstance(outcome, Claim):
-            claims.append(outcome)
+            claims.append(outcome.model_copy(update={"id": f"c{len(claims) + 1}"}))
         else:
             unsupported.append(Unsupported(text=drafted.text, reason=outcome))
     return Verified(tuple(claims), tuple(unsupported))

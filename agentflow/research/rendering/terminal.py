@@ -13,9 +13,11 @@ from rich.text import Text
 
 from agentflow.energy.interval import format_joules
 from agentflow.research.rendering.numbering import (
+    LEFT_OUT,
     all_citations,
     clean,
     limit_line,
+    notes,
     sections,
     served,
     short,
@@ -44,11 +46,17 @@ def render(report: Report, texts: Mapping[str, str], console: Console, run_folde
             console.print(Text(clean(part.heading), style="bold cyan"))
             if not part.answered:
                 console.print(Text(f"  {NOT_ANSWERED}", style="yellow"))
+            elif not part.claims:
+                console.print(Text(f"  {LEFT_OUT}", style="yellow"))
         for claim, cited in part.claims:
             line = Text(clean(claim.text))
             for numbered in cited:
                 line.append(f" [{numbered.number}]", style="cyan")
             console.print(Padding(line, (0, 0, 1, 2), expand=False))
+    for note in notes(report):
+        console.print(Text(clean(note), style="italic"))
+    if report.basis is not None:
+        console.print_json(data=report.data)
     if report.unsupported:
         console.print(Text("Unsupported (failed verification; no part of the answer)", style="bold yellow"))
         for unsupported in report.unsupported:
