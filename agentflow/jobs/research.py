@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from pydantic import JsonValue
 
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import Ask, BudgetEvent
@@ -16,13 +19,17 @@ from agentflow.errors import UsageError
 from agentflow.jobs.events import Event, EventLog
 from agentflow.jobs.job import JobState, StopReason
 from agentflow.jobs.kinds import JobContext, Outcome
+from agentflow.jobs.runner import BASIS
 from agentflow.jobs.runs import RunFolder, RunStore, new_job_id
 from agentflow.jobs.spending import recorded
+from agentflow.research.output import JobOutput
 from agentflow.research.pipeline import ResearchJob, ResearchTask
 from agentflow.research.rendering import to_html, to_markdown
 from agentflow.research.report import Report
 from agentflow.runtime import Runtime
 from agentflow.telemetry import tracing
+
+REPORT: Final = "report.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +114,9 @@ async def run_research(
 async def research_kind(context: JobContext) -> Outcome:
     """A research job as workers run it: its report, rendered reports and sources become the job's files."""
     spec = context.spec
-    task = ResearchTask(spec.query, spec.sources.origins, spec.sources.allow_private)
+    task = ResearchTask(
+        spec.query, spec.sources.origins, spec.sources.allow_private, output=spec.output, verify=spec.verify
+    )
     events = _ResearchEvents(context)
     research = ResearchJob(context.runtime, context.meter, events.emit, context.planned)
     if context.run > 1:
@@ -120,9 +129,13 @@ async def research_kind(context: JobContext) -> Outcome:
         texts[source.id] = source.text
         facts = {"id": source.id, "origin": source.origin, "title": source.title, "read_at": source.read_at}
         await context.save(f"sources/{source.id}.txt", source.text, source.media_type, role="source", facts=facts)
-    await context.save("report.md", to_markdown(report, texts), "text/markdown")
+    markdown = to_markdown(report, texts)
+    await context.save("report.md", markdown, "text/markdown")
     await context.save("report.html", to_html(report, texts), "text/html")
-    return Outcome(report.model_dump(mode="json"), report.ending is not None, _stop_reason(report))
+    await context.save(REPORT, report.model_dump_json(), "application/json")
+    if report.basis is not None:
+        await context.save(BASIS, json.dumps(report.basis), "application/json")
+    return Outcome(_output(report, spec.output, markdown), report.ending is not None, _stop_reason(report))
 
 
 class _ResearchEvents:
@@ -167,11 +180,20 @@ class _ResearchEvents:
             self._unfit[call] = (str(data["rung"]), str(data["reason"] or data["outcome"]))
 
 
+def _output(report: Report, asked: JobOutput, markdown: str) -> JsonValue:
+    """The result in the form that was asked for; the report where the form could not be filled."""
+    if report.basis is not None:
+        return report.data
+    return markdown if asked.format == "text" else report.model_dump(mode="json")
+
+
 def _stop_reason(report: Report) -> StopReason:
     match report.ending:
         case None:
             return StopReason.SATISFIED if report.answered else StopReason.NO_NEW_EVIDENCE
         case ending if ending.reason == "budget":
             return StopReason.BUDGET_REACHED
+        case ending if ending.reason == "error":
+            return StopReason.ERROR if report.answered else StopReason.NO_NEW_EVIDENCE
         case _:
             return StopReason.STOPPED

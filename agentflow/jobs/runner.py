@@ -36,6 +36,8 @@ _LOG = logging.getLogger(__name__)
 # How long a job that was told to finish may take to put together what it has.
 _LANDING_S: Final = 30.0
 RESULT: Final = "result.json"
+# What leaves of a result come from, where a kind tells.
+BASIS: Final = "basis.json"
 
 End = Literal["stop", "deadline", "hand_back", "fenced"]
 

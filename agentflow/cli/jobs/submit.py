@@ -10,6 +10,7 @@ import click
 
 from agentflow.budget.budget import Budget
 from agentflow.cli.jobs.opened import config_option, json_option, tell, with_jobs
+from agentflow.cli.output import output_of, output_options
 from agentflow.jobs.job import JobSources, ask_for, budget_for_job
 
 
@@ -26,6 +27,7 @@ from agentflow.jobs.job import JobSources, ask_for, budget_for_job
 @click.option(
     "--on-limit", type=click.Choice(["answer", "pause", "fail"]), default="answer", help="When one is used up."
 )
+@output_options
 @click.option("--within", type=float, metavar="SECONDS", help="Deadline: so many seconds from now.")
 @click.option("--delay", type=float, metavar="SECONDS", help="Start so many seconds from now, at the earliest.")
 @click.option("--priority", type=int, default=0, help="Higher starts sooner (-100 to 100).")
@@ -39,13 +41,16 @@ from agentflow.jobs.job import JobSources, ask_for, budget_for_job
 def command(query: str, sources: tuple[str, ...], config: Path | None, as_json: bool, **options: Any) -> None:
     """Submit QUERY over SOURCES, and print the job's id. ``agentflow worker`` must run somewhere for it to start."""
     now = datetime.now(UTC)
-    given = {name.removeprefix("max_"): text for name, text in options.items() if name.startswith("max_") and text}
+    limits = ("usd", "joules", "tokens", "seconds", "calls")
+    given = {name: options[f"max_{name}"] for name in limits if options[f"max_{name}"]}
     # A worker may run in another folder.
     origins = tuple(s if s.startswith(("http://", "https://")) else str(Path(s).absolute()) for s in sources)
     spec = ask_for(
         kind=options["kind"],
         query=query,
         sources=JobSources(origins=origins, allow_private=options["allow_private"]),
+        output=output_of(options),
+        verify=options["verify"],
         effort=options["effort"],
         budget=budget_for_job(Budget(**given), options["on_limit"]),
         deadline=None if options["within"] is None else now + timedelta(seconds=options["within"]),

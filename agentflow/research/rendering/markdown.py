@@ -17,6 +17,7 @@ from agentflow.research.rendering.numbering import (
     notes,
     sections,
     served,
+    short,
     usd,
 )
 from agentflow.research.report import NOT_ANSWERED, Report
@@ -78,7 +79,7 @@ def _marks(style: CitationStyle, cited: Sequence[Numbered]) -> str:
 
 def _link(numbered: Numbered) -> str:
     address = numbered.address
-    name = _line(numbered.source.title or numbered.source.origin)
+    name = _line(short(numbered.source.title or numbered.source.origin))
     return _line(numbered.place) if address is None else f"[{name}](<{address}>)"
 
 

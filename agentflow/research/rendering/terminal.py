@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich import box
@@ -14,6 +14,7 @@ from rich.text import Text
 from agentflow.energy.interval import format_joules
 from agentflow.research.rendering.numbering import (
     LEFT_OUT,
+    Section,
     all_citations,
     clean,
     limit_line,
@@ -39,6 +40,24 @@ def render(report: Report, texts: Mapping[str, str], console: Console, run_folde
     parts = sections(report, texts)
     console.print(Text(clean(report.question), style="bold"))
     console.print()
+    _answer(report, parts, console)
+    if report.basis is not None:
+        console.print_json(data=report.data)
+    if report.unsupported:
+        console.print(Text("Unsupported (failed verification; no part of the answer)", style="bold yellow"))
+        for unsupported in report.unsupported:
+            console.print(Padding(Text(f"- {clean(unsupported.text)}: {clean(unsupported.reason)}"), (0, 0, 0, 2)))
+    for numbered in all_citations(parts):
+        line = Text(f"[{numbered.number}] ", style="cyan")
+        line.append(clean(numbered.place), style="bold default")
+        line.append(f'  "{short(numbered.citation.quote)}"', style="dim default")
+        console.print(line)
+    console.print()
+    _meter(report, console)
+    _footer(report, console, run_folder)
+
+
+def _answer(report: Report, parts: Sequence[Section], console: Console) -> None:
     if not report.answered:
         console.print(Text(NOT_ANSWERED, style="bold yellow"))
     for part in parts if report.answered else []:
@@ -55,20 +74,6 @@ def render(report: Report, texts: Mapping[str, str], console: Console, run_folde
             console.print(Padding(line, (0, 0, 1, 2), expand=False))
     for note in notes(report):
         console.print(Text(clean(note), style="italic"))
-    if report.basis is not None:
-        console.print_json(data=report.data)
-    if report.unsupported:
-        console.print(Text("Unsupported (failed verification; no part of the answer)", style="bold yellow"))
-        for unsupported in report.unsupported:
-            console.print(Padding(Text(f"- {clean(unsupported.text)}: {clean(unsupported.reason)}"), (0, 0, 0, 2)))
-    for numbered in all_citations(parts):
-        line = Text(f"[{numbered.number}] ", style="cyan")
-        line.append(clean(numbered.place), style="bold default")
-        line.append(f'  "{short(numbered.citation.quote)}"', style="dim default")
-        console.print(line)
-    console.print()
-    _meter(report, console)
-    _footer(report, console, run_folder)
 
 
 def _meter(report: Report, console: Console) -> None:
