@@ -15,7 +15,8 @@ from agentflow.research.lexicon import Lexicon, terms
 from agentflow.research.report import Citation, Claim, Unsupported
 
 SUPPORT_THRESHOLD = 0.6
-_NUMBER = re.compile(r"(?<![\w.])[-+]?\d(?:[\d,]*\d)?(?:\.\d+)?")
+# Not inside of names (H200); scripts that are written without spaces, as Chinese, have no inside.
+_NUMBER = re.compile(r"(?<![^\W\u2e80-\U0010ffff])(?<!\.)[-+]?\d(?:[\d,]*\d)?(?:\.\d+)?")
 _IDENTIFIER = re.compile(r"\b(?:\w+_\w+|[a-z]+[A-Z]\w*|[A-Z][a-z]+[A-Z]\w*|\w*\d\w*[A-Za-z]\w*|[A-Z]{2,}\w*)\b")
 _CAPITALISED = re.compile(r"\b[A-Z][\w'-]*(?:\s+[A-Z][\w'-]*)*")
 _SENTENCE_START = re.compile(r"(?:^|[.!?:]\s+|[\"“(]\s*)$")

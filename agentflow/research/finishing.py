@@ -178,17 +178,19 @@ class Finishing:
     async def _translate(self, chain: Chain, claims: tuple[Claim, ...]) -> None:
         language, verified = self._findings.output.language, self._findings.verified
         assert language is not None and verified is not None
-        # Read before it is needed, so that the event loop does not wait for the disk.
-        await asyncio.to_thread(languages.detectable, language)
         agent = self._agents["translation"]
         task = Translation(tuple(claim.text for claim in claims), language)
-        code = self._runtime.code_rung("language detector", as_they_are, max_cpu_s=0.1)
+        code = self._runtime.code_rung("language detector", as_they_are, max_cpu_s=1.0, threaded=True)
+        cascade = self._runtime.cascade(agent.cascade, code)
+        if code not in cascade.rungs:
+            # The check needs the detector all the same, and the event loop is not to wait for it.
+            await asyncio.to_thread(languages.detectable, language)
         reply = await chain.call(
             translation_request(agent.instructions, task),
             output=Translated,
             name="translate",
             checks=(translation_check,),
-            cascade=self._runtime.cascade(agent.cascade, code),
+            cascade=cascade,
         )
         self._tell.served("translation", chain, reply)
         self._findings.language = language

@@ -6,7 +6,7 @@ A leaf is carried by claims as a claim is by quotes. Imports citations, json_sch
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, cast
@@ -19,6 +19,8 @@ from agentflow.research.report import Claim
 Leaf = str | int | float | bool | None
 # Up to so many words a text must stand in a claim as it is; a longer one may say it in other words.
 SHORT_WORDS: Final = 3
+# A claim is part of a longer text's basis when it adds so much of the text's weight.
+_ADDS: Final = 0.1
 # From here on scripts are written without spaces, so a word's edges cannot be seen.
 _UNSPACED: Final = 0x2E80
 
@@ -72,19 +74,23 @@ class Ground:
         return found
 
     def _carried(self, place: str, leaf: str) -> tuple[str, ...]:
-        """The claims that carry a longer text: each that does alone, else the fewest nearest that do together."""
-        alone = tuple(claim.id for claim in self.claims if self._why_not(leaf, [claim]) is None)
-        if alone:
-            return alone
-        wanted = terms(leaf)
-        nearest = sorted(self.claims, key=lambda c: -self.lexicon.overlap(wanted, terms(" ".join(_texts(c)))))
-        for most in range(2, len(nearest) + 1):
-            if self._why_not(leaf, nearest[:most]) is None:
-                return tuple(claim.id for claim in self.claims if claim in nearest[:most])
-        raise ValueError(f"{place}: '{leaf[:80]}': {self._why_not(leaf, nearest)}")
-
-    def _why_not(self, leaf: str, claims: Sequence[Claim]) -> str | None:
-        return why_unsupported(leaf, [text for claim in claims for text in _texts(claim)], self.lexicon, self.support)
+        """The claims that carry a longer text together: each adds words of it that those before it do not have."""
+        wanted, known = set(terms(leaf)), {claim.id: set(terms(" ".join(_texts(claim)))) for claim in self.claims}
+        covered: set[str] = set()
+        chosen: list[Claim] = []
+        rest = list(self.claims)
+        while rest:
+            nearest = max(rest, key=lambda claim: self.lexicon.overlap(wanted, covered | known[claim.id]))
+            gained = self.lexicon.overlap(wanted, covered | known[nearest.id]) - self.lexicon.overlap(wanted, covered)
+            if gained < _ADDS:
+                break
+            rest.remove(nearest)
+            chosen.append(nearest)
+            covered |= known[nearest.id]
+        reason = why_unsupported(leaf, [text for c in chosen for text in _texts(c)], self.lexicon, self.support)
+        if reason is not None:
+            raise ValueError(f"{place}: '{leaf[:80]}': {reason.replace('cited text', 'claims')}")
+        return tuple(claim.id for claim in self.claims if claim in chosen)
 
 
 def leaves(data: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Leaf]]:

@@ -18,7 +18,7 @@ from agentflow.cascade.checks import Candidate
 from agentflow.cascade.reply import Verdict
 from agentflow.cascade.rung import Answer
 from agentflow.messages import Message, Request
-from agentflow.research.languages import hardly_in, is_in
+from agentflow.research.languages import detectable, hardly_in, is_in
 
 # Digits with what languages write between them: 1,000.5 and 1.000,5 and 1 000,5 are one.
 _NUMBER = re.compile(r"(?<!\d)\d{1,3}(?: \d{3})+(?!\d)(?:[.,]\d+)?|\d+(?:[.,'’\u00a0\u202f]\d+)*")
@@ -42,7 +42,11 @@ class Translation:
 
 
 def as_they_are(task: Translation) -> Answer:
-    """The code rung: claims that are in the language already need no model. The check says whether they are."""
+    """The code rung: claims that are in the language already need no model. The check says whether they are.
+
+    The detector is loaded here, once a process, so that the CPU seconds it takes are on the bill.
+    """
+    detectable(task.language)
     return Answer(Translated(claims=list(task.texts)))
 
 
