@@ -81,7 +81,7 @@ class StopReason(StrEnum):
     NO_NEW_EVIDENCE = "no_new_evidence"
     """The sources do not answer it: looking longer would not help."""
     ERROR = "error"
-    """It failed."""
+    """It failed; or, of a completed job, a step that was asked for could not be done."""
     CANCELLED = "cancelled"
     """Somebody cancelled it."""
 

@@ -6,14 +6,15 @@ checking a value against it takes bounded time.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
-MOST_BYTES: Final = 65_536
+MOST_BYTES: Final = 32_768
 # Of the schema with its references followed: nested so deep, so many parts.
 MOST_DEPTH: Final = 32
-MOST_PARTS: Final = 5_000
+MOST_PARTS: Final = 500
 _LONGEST_PATTERN: Final = 500
 _PATTERN_S: Final = 0.1
 # Their values are data, not schemas.
@@ -31,16 +32,28 @@ def checked_schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
         ValueError: it is no JSON Schema, too large, too deep, refers outside of itself or to itself without end, or
             uses a keyword that is not offered; the message says which.
     """
-    _check_size(schema)
-    _Walk(schema).visit(schema)
+    try:
+        text = json.dumps(schema)
+    except (RecursionError, TypeError, ValueError):
+        raise ValueError("cannot be written as JSON, or is nested too deep") from None
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"has {len(text):,} bytes; the most is {MOST_BYTES:,}")
+    _check(text)
+    return schema
+
+
+@functools.lru_cache(maxsize=64)
+def _check(text: str) -> None:
+    """Look at a schema once: a job's is read again with every look at the job."""
     from jsonschema.exceptions import SchemaError
 
+    schema: Mapping[str, Any] = json.loads(text)
+    _Walk(schema).visit(schema)
     try:
         _kind(schema).check_schema(schema)
     except SchemaError as error:
         place = "/".join(map(str, error.absolute_path)) or "it"
         raise ValueError(f"is no JSON Schema: {place}: {error.message[:_SHOWN_CHARACTERS]}") from None
-    return schema
 
 
 def faults(value: Any, schema: Mapping[str, Any]) -> list[str]:
@@ -79,15 +92,6 @@ def _named(part: Any) -> Iterator[str]:
     elif isinstance(part, list):
         for value in cast("list[Any]", part):
             yield from _named(value)
-
-
-def _check_size(schema: Mapping[str, Any]) -> None:
-    try:
-        size = len(json.dumps(schema).encode())
-    except (RecursionError, TypeError, ValueError):
-        raise ValueError("cannot be written as JSON, or is nested too deep") from None
-    if size > MOST_BYTES:
-        raise ValueError(f"has {size:,} bytes; the most is {MOST_BYTES:,}")
 
 
 class _Walk:
