@@ -29,7 +29,7 @@ class ServerSettings(Table):
     header_timeout_s: float = Field(default=10.0, gt=0, le=600)
     """Seconds a client has to send its request line and headers."""
     body_timeout_s: float = Field(default=30.0, gt=0, le=3_600)
-    """Seconds a client may pause while it sends a body."""
+    """Seconds a client may pause while it sends a body, or takes a response."""
     max_connections: int = Field(default=4_096, gt=0)
     """Connections at once; more are told to come back."""
     shutdown_s: int = Field(default=20, ge=0, le=3_600)

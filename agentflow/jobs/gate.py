@@ -7,7 +7,7 @@ through its lease is held back, and where one that ends lets running calls finis
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -62,12 +62,14 @@ class GatedLedger:
         ledger: which records.
         passage: of the worker.
         tried_again_ms: calls that failed before then are made again instead of being known to fail.
+        recorded: keys of the job's entries. What is not among them was made by no earlier run, and is not looked for.
     """
 
-    def __init__(self, ledger: Ledger, passage: Passage, tried_again_ms: int = 0) -> None:
+    def __init__(self, ledger: Ledger, passage: Passage, tried_again_ms: int = 0, recorded: Iterable[str] = ()) -> None:
         self._ledger = ledger
         self._passage = passage
         self._tried_again_ms = tried_again_ms
+        self._recorded = set(recorded)
         self._mine: set[str] = set()
 
     @property
@@ -78,6 +80,7 @@ class GatedLedger:
     async def open(self, opening: Opening) -> Entry:
         """Record a hold, if calls may leave."""
         await self._passage.enter()
+        self._recorded.add(opening.key)
         entry = await self._ledger.open(opening)
         if entry.state == "held" and entry.key not in self._mine:
             self._mine.add(entry.key)
@@ -103,6 +106,8 @@ class GatedLedger:
 
     async def find(self, key: str, *, replay: bool = False) -> Entry | None:
         """The entry under ``key``; one that failed before the job was tried again says so no longer."""
+        if key not in self._recorded:
+            return None
         entry = await self._ledger.find(key, replay=replay)
         if entry is None or entry.outcome != "failed" or (entry.closed_ms or 0) >= self._tried_again_ms:
             return entry

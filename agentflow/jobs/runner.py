@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import BudgetEvent
-from agentflow.budget.ledger import EntryFilter
+from agentflow.budget.ledger import Entry, EntryFilter
 from agentflow.budget.meter import Meter
 from agentflow.errors import AgentflowError, BudgetExceeded, UsageError
 from agentflow.jobs import spending, transitions
@@ -169,11 +169,13 @@ class Runner:
     async def _open(self, work: AtWork, taken: Taken) -> JobContext:
         """Everything the job holds: its budget as earlier runs left it, its chains' ledger, its files."""
         spec, fence = taken.spec, work.fence
+        runtime = self._runtime
+        recorded: Sequence[Entry] = ()
         if taken.earlier_run is not None:
             # Its calls may still be under way in a process that was only taken for dead.
-            await self._runtime.ledger.take_over(fence.job, taken.earlier_run)
-        runtime = self._runtime
-        gated = GatedLedger(runtime.ledger, self._passage, taken.tried_again_ms)
+            await runtime.ledger.take_over(fence.job, taken.earlier_run)
+            recorded = await runtime.ledger.entries(EntryFilter(job=fence.job))
+        gated = GatedLedger(runtime.ledger, self._passage, taken.tried_again_ms, (entry.key for entry in recorded))
         limits = self.limits(spec, taken.budget)
         work.meter = meter = await runtime.job(
             fence.job, limits, tenant=spec.tenant, residency=spec.residency or None, ledger=gated

@@ -308,17 +308,16 @@ class Worker:
                 await _either(self._retiring, _RETIRE_S)
             self._retiring.clear()
 
-    def _fenced(self, jobs: set[str]) -> None:
-        for id in jobs:
-            work = self._runner.at_work.get(id)
-            if work is not None and not work.ending:
+    def _fenced(self, fences: set[Fence]) -> None:
+        for work in tuple(self._runner.at_work.values()):
+            if work.fence in fences and not work.ending:
                 work.finish("fenced")
 
     def _taken_for_dead(self) -> None:
         """On the lease's thread: all that this worker had is others' now."""
         _LOG.warning("Worker %s was taken for dead; it drops what it had, and goes on.", self.id)
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._fenced, set(self._runner.at_work))
+            self._loop.call_soon_threadsafe(self._fenced, {work.fence for work in tuple(self._runner.at_work.values())})
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:

@@ -60,7 +60,7 @@ class Server:
             self.metrics.refused()
 
 
-def _server(request: Request) -> Server:
+async def _server(request: Request) -> Server:
     server: Server = request.app.state.server
     return server
 

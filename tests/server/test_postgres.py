@@ -29,9 +29,9 @@ async def test_two_servers_share_keys_tenants_and_idempotency(postgres_url: str)
         assert await Keys(one).find(token) is None and await Keys(one).any()
 
         day = TenantSettings.model_validate({"day": {"usd": "5"}})
-        await asyncio.gather(*(each.keep("acme", day) for each in tenants[:1]), tenants[1].webhook_secret("acme"))
+        await asyncio.gather(*(each.keep("acme", day) for each in tenants[:1]), tenants[1].webhook_secrets("acme"))
         assert await tenants[1].limits("acme") == day and await tenants[1].limits("ghost") is None
-        assert await tenants[0].webhook_secret("acme") == await tenants[1].webhook_secret("acme")
+        assert await tenants[0].webhook_secrets("acme") == await tenants[1].webhook_secrets("acme")
 
         names = await asyncio.gather(*(Idempotency(annex).name("acme", "k") for annex in (one, two, one, two)))
         assert len(set(names)) == 1 and names[0] != await Idempotency(one).name("rival", "k")

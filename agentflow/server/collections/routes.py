@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Path, Response, UploadFile
 
-from agentflow.server.access import Reader, Submitter
+from agentflow.server.access import AdmittingRoute, Reader, Submitter
 from agentflow.server.collections.shelf import (
     CollectionList,
     CollectionRequest,
@@ -17,12 +17,12 @@ from agentflow.server.collections.shelf import (
 )
 from agentflow.server.state import TheServer
 
-router = APIRouter(prefix="/v1/collections", tags=["collections"])
+router = APIRouter(prefix="/v1/collections", tags=["collections"], route_class=AdmittingRoute)
 _PIECE: Final = 1 << 20
 CollectionId = Annotated[str, Path(max_length=40, pattern=r"^col_[0-9a-f]{1,36}$")]
 
 
-def _the_collections(server: TheServer) -> Collections:
+async def _the_collections(server: TheServer) -> Collections:
     return server.collections
 
 

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,6 +27,7 @@ from agentflow.jobs.job import (
     JobSpend,
     JobState,
     JobView,
+    Moment,
     StopReason,
 )
 from agentflow.research.output import JobOutput, Verify
@@ -156,9 +156,9 @@ class ResearchRequest(_Part):
     """Yours: kept, given back, and filtered by. Names up to 64 characters, values up to 512."""
     webhook: WebhookRequest | None = None
     """Whom to tell when it ends."""
-    deferrable_until: AwareDatetime | None = None
+    deferrable_until: Moment | None = None
     """It need not start before then."""
-    deadline: AwareDatetime | None = None
+    deadline: Moment | None = None
     """When it must have ended; what there is by then is delivered."""
     priority: int = Field(default=0, ge=-100, le=100)
     """Higher starts sooner."""
