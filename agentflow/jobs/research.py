@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-
-from pydantic import JsonValue
 
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import Ask, BudgetEvent
@@ -22,7 +19,7 @@ from agentflow.jobs.kinds import JobContext, Outcome
 from agentflow.jobs.runner import BASIS
 from agentflow.jobs.runs import RunFolder, RunStore, new_job_id
 from agentflow.jobs.spending import recorded
-from agentflow.research.output import JobOutput
+from agentflow.jobs.statements import compact
 from agentflow.research.pipeline import ResearchJob, ResearchTask
 from agentflow.research.rendering import to_html, to_markdown
 from agentflow.research.report import Report
@@ -132,10 +129,15 @@ async def research_kind(context: JobContext) -> Outcome:
     markdown = to_markdown(report, texts)
     await context.save("report.md", markdown, "text/markdown")
     await context.save("report.html", to_html(report, texts), "text/html")
-    await context.save(REPORT, report.model_dump_json(), "application/json")
+    data = report.model_dump(mode="json")
+    await context.save(REPORT, compact(data), "application/json")
     if report.basis is not None:
-        await context.save(BASIS, json.dumps(report.basis), "application/json")
-    return Outcome(_output(report, spec.output, markdown), report.ending is not None, _stop_reason(report))
+        await context.save(BASIS, compact(data["basis"]), "application/json")
+        output = report.data
+    else:
+        # Of a form that could not be filled too: nothing is made up in its place.
+        output = markdown if spec.output.format == "text" else data
+    return Outcome(output, report.ending is not None, _stop_reason(report))
 
 
 class _ResearchEvents:
@@ -178,13 +180,6 @@ class _ResearchEvents:
             )
         if data["outcome"] != "accepted":
             self._unfit[call] = (str(data["rung"]), str(data["reason"] or data["outcome"]))
-
-
-def _output(report: Report, asked: JobOutput, markdown: str) -> JsonValue:
-    """The result in the form that was asked for; the report where the form could not be filled."""
-    if report.basis is not None:
-        return report.data
-    return markdown if asked.format == "text" else report.model_dump(mode="json")
 
 
 def _stop_reason(report: Report) -> StopReason:

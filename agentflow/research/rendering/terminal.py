@@ -60,20 +60,25 @@ def render(report: Report, texts: Mapping[str, str], console: Console, run_folde
 def _answer(report: Report, parts: Sequence[Section], console: Console) -> None:
     if not report.answered:
         console.print(Text(NOT_ANSWERED, style="bold yellow"))
-    for part in parts if report.answered else []:
-        if len(parts) > 1:
-            console.print(Text(clean(part.heading), style="bold cyan"))
-            if not part.answered:
-                console.print(Text(f"  {NOT_ANSWERED}", style="yellow"))
-            elif not part.claims:
-                console.print(Text(f"  {LEFT_OUT}", style="yellow"))
-        for claim, cited in part.claims:
-            line = Text(clean(claim.text))
-            for numbered in cited:
-                line.append(f" [{numbered.number}]", style="cyan")
-            console.print(Padding(line, (0, 0, 1, 2), expand=False))
+        return
+    for part in parts:
+        _section(part, len(parts) > 1, console)
     for note in notes(report):
         console.print(Text(clean(note), style="italic"))
+
+
+def _section(part: Section, headed: bool, console: Console) -> None:
+    if headed:
+        console.print(Text(clean(part.heading), style="bold cyan"))
+        if not part.answered:
+            console.print(Text(f"  {NOT_ANSWERED}", style="yellow"))
+        elif not part.claims:
+            console.print(Text(f"  {LEFT_OUT}", style="yellow"))
+    for claim, cited in part.claims:
+        line = Text(clean(claim.text))
+        for numbered in cited:
+            line.append(f" [{numbered.number}]", style="cyan")
+        console.print(Padding(line, (0, 0, 1, 2), expand=False))
 
 
 def _meter(report: Report, console: Console) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -178,7 +179,7 @@ async def _file(server: Server, tenant: str | None, id: str, name: str, media_ty
 async def _report(server: Server, id: str, tenant: str | None) -> Report:
     # It says why, where there is none.
     await server.jobs.result(id, wait_s=0.0, tenant=tenant)
-    return Report.model_validate_json(await server.jobs.read(id, REPORT, tenant=tenant))
+    return Report.model_validate(json.loads(await server.jobs.read(id, REPORT, tenant=tenant)))
 
 
 async def _page(server: Server, job: JobView, tenant: str | None, cursor: int, limit: int) -> EventPage:
