@@ -43,6 +43,20 @@ FILLED = {"place": "Bay of Fundy", "rise_m": 16, "kind": "flood", "why": PULL, "
 NO_MODEL: dict[str, Any] = {"status": 400}
 
 
+def judgement(verdict: str, words: str) -> dict[str, Any]:
+    return {"json": {"verdict": verdict, "words": words, "reason": "The quote says twice, not once."}}
+
+
+# A tight budget takes what code says of the question, so that the order of what is asked is not known.
+JUDGES = {
+    "by_prompt": {
+        "Split the question": PLAN["json"], "Answer the question from": DRAFT["json"],
+        f'"claim": "{RISE}"': judgement("states", "rises by 16 metres")["json"],
+        f'"claim": "{PULL}"': judgement("states", "twice a day")["json"],
+    }
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def worker(folder: Path, api: Api) -> Iterator[Background]:
     process = Background(folder, "worker")
@@ -68,7 +82,8 @@ class Asked:
 
     def __init__(self, http: httpx.Client, models: ScriptedServer, tides: str, *steps: Any, **asked: Any) -> None:
         # What the smaller model cannot do, the larger one cannot either.
-        models.script({"small": [PLAN, DRAFT, *steps], "large": [NO_MODEL]})
+        small = [JUDGES] if JUDGES in steps else [PLAN, DRAFT, *steps]
+        models.script({"small": small, "large": [NO_MODEL]})
         before = len(models.requests())
         accepted = http.post("/v1/research", json={"query": QUESTION, "sources": {"collections": [tides]}, **asked})
         assert accepted.status_code == 202, accepted.text
@@ -199,10 +214,6 @@ def test_a_form_that_cannot_be_filled_gives_the_report_and_the_reason(
     assert [claim.text for claim in report.claims] == [RISE, PULL]
 
 
-def judgement(verdict: str, words: str) -> dict[str, Any]:
-    return {"json": {"verdict": verdict, "words": words, "reason": "The quote says twice, not once."}}
-
-
 def test_a_judge_lets_claims_stand_or_moves_them_to_the_unsupported(
     http: httpx.Client, models: ScriptedServer, tides: str
 ) -> None:
@@ -226,13 +237,48 @@ def test_a_judge_lets_claims_stand_or_moves_them_to_the_unsupported(
 def test_a_budget_that_ends_before_all_are_judged_leaves_the_others_marked(
     http: httpx.Client, models: ScriptedServer, tides: str
 ) -> None:
-    states = judgement("states", "rises by 16 metres")
-    job = Asked(http, models, tides, states, states, verify="judged", budget={"calls": 7})
+    job = Asked(http, models, tides, JUDGES, verify="judged", budget={"calls": 6})
     assert (job.result["partial"], job.result["stop_reason"]) == (True, "budget_reached")
     assert [claim["judged"] for claim in job.output["claims"]] == [True, False]
     assert job.output["ending"]["undone"] == ["verification"]
     assert "1 of 2 claims were not judged" in job.get("report_md")
-    assert job.get("spend")["spend"]["calls"] <= 7
+    assert job.get("spend")["spend"]["calls"] <= 6
+
+
+def test_a_job_that_is_stopped_while_it_judges_keeps_what_was_judged(
+    http: httpx.Client, models: ScriptedServer, tides: str
+) -> None:
+    before = len(models.requests())
+    models.script({"small": [PLAN, DRAFT, judgement("states", "rises by 16 metres"), {"gate": "judging"}]})
+    asked = {"query": QUESTION, "sources": {"collections": [tides]}, "verify": "judged", "output": {"language": "de"}}
+    urls = http.post("/v1/research", json=asked).json()["urls"]
+    while len(models.requests()) < before + 4:
+        http.get(urls["result"], params={"wait": 0.2})
+    http.post(f"{urls['self']}/stop")
+    found = http.get(urls["result"], params={"wait": 50}).json()
+    models.release("judging")
+    assert (found["partial"], found["stop_reason"]) == (True, "stopped")
+    assert [claim["judged"] for claim in found["output"]["claims"]] == [True, False]
+    assert found["output"]["ending"]["undone"] == ["verification", "translation"]
+
+
+def test_a_job_that_waits_for_budget_goes_on_where_its_judge_was(
+    http: httpx.Client, models: ScriptedServer, tides: str
+) -> None:
+    before = len(models.requests())
+    job = Asked(http, models, tides, JUDGES, verify="judged", budget={"calls": 6, "on_limit": "pause"})
+    assert job.result["status"] == "paused_budget"
+    assert [claim["judged"] for claim in job.output["claims"]] == [True, False]
+    http.post(f"{job.urls['self']}/budget", json={"calls": 40})
+    http.post(f"{job.urls['self']}/resume")
+    while http.get(job.urls["self"]).json()["status"] != "completed":
+        http.get(job.urls["result"], params={"wait": 1})
+    found = http.get(job.urls["result"]).json()
+    assert [claim["judged"] for claim in found["output"]["claims"]] == [True, True]
+    assert not found["partial"]
+    prompts = [request["body"]["messages"][1]["content"] for request in models.requests()[before:]]
+    assert [sum(f'"claim": "{claim}"' in prompt for prompt in prompts) for claim in (RISE, PULL)] == [1, 1]
+    assert sum("Split the question" in prompt for prompt in prompts) == 1, "what was answered is not asked again"
 
 
 def test_all_together_judged_then_translated_then_shaped_then_cut(
