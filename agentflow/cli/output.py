@@ -1,4 +1,4 @@
-"""How a research job's result is to be: options of ``research`` and ``jobs submit``. Imports research.output."""
+"""How a research job's result is to be: options of ``research`` and ``jobs``. Imports research.output."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
 from agentflow.config.table import Table
@@ -38,8 +36,6 @@ class ServerSettings(Table):
     """Of one key, unless the key says otherwise."""
     heartbeat_s: float = Field(default=15.0, gt=0, le=300)
     """Seconds between signs of life on a quiet event stream."""
-    uploads: Path = Path(".agentflow/collections")
-    """Where the files of collections are kept."""
     allow_private: bool = False
     """Let clients name private addresses as sources and webhooks: for a network of your own."""
     allow_paths: bool = False

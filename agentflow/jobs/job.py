@@ -138,6 +138,8 @@ class JobSources(_Part):
         default=(), max_length=MOST_ORIGINS
     )
     """Paths of files and folders, and http(s) addresses."""
+    collections: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(default=(), max_length=20)
+    """Collections of the tenant's uploaded files, by their ids; they are read as they are when the job starts."""
     allow_private: bool = False
     """Fetch pages from private addresses too."""
 

@@ -30,12 +30,11 @@ from agentflow.jobs.job import (
     QueueStatistics,
 )
 from agentflow.jobs.statements import row_of
-from agentflow.jobs.tables import artifact, event, job, worker
+from agentflow.jobs.tables import MOVES, artifact, event, job, worker
 
 Row = sa.Row[Any]
 LONGEST_PAGE: Final = 500
 _POSITION: Final = re.compile(r"[0-9]{1,15}:[A-Za-z0-9-]{1,64}")
-_AT_WORK: Final = [str(state) for state in JobState if state.at_work]
 _WAITING: Final = (str(JobState.QUEUED), str(JobState.RECOVERING))
 
 
@@ -153,7 +152,7 @@ def statistics(connection: sa.Connection) -> JobStatistics:
             sa.func.count().filter(job.c.worker.is_not(None)).label("at_work"),
             sa.func.min(job.c.next_ms).filter(ready).label("oldest"),
         )
-        .where(job.c.state.in_([*_WAITING, *_AT_WORK]))
+        .where(sa.text(MOVES))
         .group_by(job.c.queue)
         .order_by(job.c.queue)
     )

@@ -20,13 +20,14 @@ from starlette.exceptions import HTTPException
 
 from agentflow.config import Settings
 from agentflow.errors import AgentflowError
-from agentflow.jobs.opening import open_database, open_jobs
+from agentflow.jobs.collections.catalogue import Catalogue
+from agentflow.jobs.collections.uploads import Uploads
+from agentflow.jobs.opening import open_database, open_jobs, open_store
 from agentflow.jobs.tenants import Tenants
+from agentflow.research.retrieval_rung import embed_as_configured
 from agentflow.runtime import Runtime
-from agentflow.server import health
+from agentflow.server import collections, health
 from agentflow.server.access import Door
-from agentflow.server.collections import routes as collections
-from agentflow.server.collections.shelf import Collections
 from agentflow.server.guard import Guard, Scope
 from agentflow.server.keys import Keys
 from agentflow.server.metrics import Metrics
@@ -142,11 +143,16 @@ async def _open(settings: Settings, stack: contextlib.AsyncExitStack, *, open: b
     stack.push_async_callback(tenants.aclose)
     runtime = Runtime(settings)
     runtime.other_tenants = tenants.limits
+    embed_as_configured(runtime)
     stack.push_async_callback(runtime.aclose)
     bounds = settings.server
+    catalogue, store = Catalogue(open_database(settings.jobs)), open_store(settings.jobs.store)
+    stack.push_async_callback(catalogue.aclose)
+    stack.push_async_callback(store.aclose)
+    uploads = Uploads(catalogue, store, runtime, bounds)
     outbox = Outbox(annex, jobs, tenants, allow_private=bounds.allow_private)
     return Server(
-        settings, runtime, jobs, annex, tenants, Idempotency(annex), outbox, Collections(annex, bounds),
+        settings, runtime, jobs, annex, tenants, Idempotency(annex), outbox, catalogue, uploads,
         Door(Keys(annex), bounds.requests_per_minute, open=open), local_tenant(), app.state.metrics, app.state.stopping,
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from agentflow import Reuse
 from agentflow.errors import NotDone, RunError
 from agentflow.jobs.job import JobState
 from agentflow.jobs.kinds import JobContext, Kind
@@ -48,6 +49,13 @@ async def keeping(context: JobContext) -> Any:
             said.append((await chain.call(f"{context.spec.query} {call}", name="step")).output)
             context.keep({"said": list(said)})
     return {"said": list(said)}
+
+
+async def alike(context: JobContext) -> Any:
+    """One question, which another wording of an earlier one will do for."""
+    async with context.chain("main") as chain:
+        reply = await chain.call(context.spec.query, reuse=Reuse("1h", similarity=0.9))
+    return {"reused": reply.reused, "said": reply.output}
 
 
 async def echo(context: JobContext) -> Any:
@@ -126,6 +134,7 @@ async def mailing(context: JobContext) -> Any:
 ALL: dict[str, Kind] = {
     "calls": calls,
     "keeping": keeping,
+    "alike": alike,
     "echo": echo,
     "waiting": waiting,
     "failing": failing,

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from agentflow.config import ServerSettings, TenantSettings
+from agentflow.config import TenantSettings
 from agentflow.jobs.annex import Annex
+from agentflow.jobs.collections.catalogue import Catalogue
 from agentflow.jobs.database import Database
 from agentflow.jobs.tenants import Tenants
-from agentflow.server.collections.shelf import Collections
 from agentflow.server.keys import Keys
 from agentflow.server.research.idempotency import Idempotency
 from agentflow.server.tables import metadata
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.timeout(150)
 async def test_two_servers_share_keys_tenants_and_idempotency(postgres_url: str) -> None:
     one, two = (Annex(Database(postgres_url), metadata) for _ in range(2))
     tenants = [Tenants(Database(postgres_url)) for _ in range(2)]
+    shelves = [Catalogue(Database(postgres_url)) for _ in range(2)]
     try:
         (_, token), _ = await asyncio.gather(Keys(one).create("acme", "acme", ["read"]), Keys(two).any())
         found = await Keys(two).find(token)
@@ -36,9 +37,8 @@ async def test_two_servers_share_keys_tenants_and_idempotency(postgres_url: str)
         names = await asyncio.gather(*(Idempotency(annex).name("acme", "k") for annex in (one, two, one, two)))
         assert len(set(names)) == 1 and names[0] != await Idempotency(one).name("rival", "k")
 
-        shelves = [Collections(annex, ServerSettings()) for annex in (one, two)]
-        made = await shelves[0].create("acme", "tides")
+        made = await shelves[0].create("acme", "tides", 10)
         assert [each.id for each in await shelves[1].list("acme")] == [made.id] and await shelves[1].list("rival") == []
     finally:
-        for each in (one, two, *tenants):
+        for each in (one, two, *tenants, *shelves):
             await each.aclose()

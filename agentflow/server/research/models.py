@@ -176,13 +176,14 @@ class ResearchRequest(_Part):
 
         Args:
             tenant: who pays.
-            origins: every source, as workers read them.
+            origins: every source but collections, as workers read them.
             allow_private: whether pages of private networks may be fetched.
         """
         return JobSpec(
             query=self.query, output=self.output, verify=self.verify, effort=self.effort, budget=self.budget,
             tenant=tenant, priority=self.priority,
-            sources=JobSources(origins=origins, allow_private=allow_private), plan_approval=self.plan.approve,
+            sources=JobSources(origins=origins, collections=self.sources.collections, allow_private=allow_private),
+            plan_approval=self.plan.approve,
             previous=self.previous_id, metadata=self.metadata, not_before=self.deferrable_until,
             deadline=self.deadline, input={"request": self.model_dump(mode="json", exclude_defaults=True)},
         )  # fmt: skip

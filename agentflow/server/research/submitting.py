@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Header, Response
 
 from agentflow.errors import AgentflowError, FetchRefused, JobStoreError, UsageError
-from agentflow.jobs.job import MOST_ORIGINS, JobView
+from agentflow.jobs.job import JobView
 from agentflow.research.sources.addresses import check_literal
 from agentflow.server.access import AdmittingRoute, Caller, Submitter
 from agentflow.server.problems import Problem
@@ -85,10 +85,10 @@ def submitted(job: JobView) -> Submitted:
 
 
 async def _origins(server: Server, caller: Caller, request: ResearchRequest) -> tuple[str, ...]:
-    """Every source of a request, as workers read them.
+    """Every source of a request but its collections, as workers read them.
 
     Raises:
-        UsageError: there is none, or one that may not be read.
+        UsageError: there is none, or one that may not be read; a collection is empty.
     """
     settings, wanted = server.settings.server, request.sources
     if wanted.paths and not settings.allow_paths:
@@ -98,15 +98,11 @@ async def _origins(server: Server, caller: Caller, request: ResearchRequest) -> 
         )
     for url in wanted.urls:
         _check_host(url, "sources.urls", allow_private=settings.allow_private)
-    ids = dict.fromkeys(wanted.collections)
-    files = [path for id in ids for path in await server.collections.paths(id, caller.tenant or "")]
-    origins = (*wanted.urls, *wanted.paths, *files)
-    if len(origins) > MOST_ORIGINS:
-        raise UsageError(
-            f"sources: are {len(origins):,} files and addresses, and a job reads {MOST_ORIGINS:,} at most. Ask for "
-            "fewer collections."
-        )
-    if not origins:
+    # A collection that is unknown or empty is told now, not by a worker.
+    if wanted.collections:
+        await server.catalogue.uploads(wanted.collections, caller.tenant or "", "")
+    origins = (*wanted.urls, *wanted.paths)
+    if not origins and not wanted.collections:
         raise UsageError("sources: there is nothing to look in. Give urls, or collections with files in them.")
     return origins
 
