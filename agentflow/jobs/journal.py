@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,7 +19,7 @@ from agentflow.jobs.database import Database
 from agentflow.jobs.statements import Happening
 from agentflow.jobs.transitions import Fence, Progress, progress
 
-# Events gather for so long before they are written, and so long after a failure.
+# Writing begins no sooner than so long after it last began, so that events gather; and so long after a failure.
 _GATHER_S: Final = 0.03
 _AGAIN_S: Final = 1.0
 
@@ -72,9 +73,11 @@ class Journal:
 
     async def write(self) -> None:
         """Write what is told, for ever: the worker runs this beside its jobs."""
+        began = 0.0
         while True:
             await self._told.wait()
-            await asyncio.sleep(_GATHER_S)
+            await asyncio.sleep(max(began + _GATHER_S - time.monotonic(), 0.0))
+            began = time.monotonic()
             self._told.clear()
             pages, self._pages = self._pages, {}
             batch = secrets.token_hex(8)

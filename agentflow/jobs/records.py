@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -33,6 +34,7 @@ from agentflow.jobs.tables import artifact, event, job, worker
 
 Row = sa.Row[Any]
 LONGEST_PAGE: Final = 500
+_POSITION: Final = re.compile(r"[0-9]{1,15}:[A-Za-z0-9-]{1,64}")
 _AT_WORK: Final = [str(state) for state in JobState if state.at_work]
 _WAITING: Final = (str(JobState.QUEUED), str(JobState.RECOVERING))
 
@@ -197,6 +199,8 @@ def _cursor(row: Row) -> str:
 def _position(cursor: str) -> tuple[int, str]:
     try:
         text = base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)).decode()
+        if not _POSITION.fullmatch(text):
+            raise ValueError(text)
         created, _, id = text.partition(":")
         return int(created), id
     except (binascii.Error, ValueError):

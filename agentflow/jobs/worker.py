@@ -30,6 +30,7 @@ from agentflow.jobs.kinds import Kinds
 from agentflow.jobs.leases import Lease, Post
 from agentflow.jobs.records import Row, ended_before
 from agentflow.jobs.runner import AtWork, End, Runner, Tries
+from agentflow.jobs.schedules import Schedules
 from agentflow.jobs.statements import anybody_waits, taken_by
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.tickets import QueueLimits
@@ -40,6 +41,7 @@ _LOG = logging.getLogger(__name__)
 _LOOK_S: Final = 0.2
 _HAND_OUT_S: Final = 0.2
 _RETIRE_S: Final = 600.0
+_DUE_S: Final = 1.0
 _RETIRED_AT_ONCE: Final = 100
 
 
@@ -105,6 +107,7 @@ class Worker:
         self._passage = Passage(lambda: self._lease.holds)
         self._journal = Journal(database, self._fenced)
         self._runner = Runner(self.id, database, runtime, kinds, store, self._journal, self._passage, options.tries)
+        self._schedules = Schedules(database)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = False
         self._started = False
@@ -134,6 +137,7 @@ class Worker:
             for loop in (
                 self._journal.write(),
                 self._hand_out(),
+                self._submit_due(),
                 self._look(),
                 self._bury(),
                 self._forget(),
@@ -227,6 +231,16 @@ class Worker:
                 _LOG.warning("%s Tickets are handed out later.", error)
                 await asyncio.sleep(1.0)
             await _either(self._nudged, _HAND_OUT_S)
+
+    async def _submit_due(self) -> None:
+        """Submit what schedules have due."""
+        while True:
+            try:
+                if not self._draining and await self._schedules.submit_due():
+                    self.nudge()
+            except AgentflowError as error:
+                _LOG.warning("%s What is scheduled is submitted later.", error)
+            await asyncio.sleep(_DUE_S)
 
     async def _look(self) -> None:
         """See what is wanted of the jobs here, and whether they still are here."""

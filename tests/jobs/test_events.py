@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
@@ -43,6 +44,31 @@ async def test_every_reader_gets_every_event_once(any_place: Place, counting: Co
     assert late.result() == afterwards[5:]
     assert afterwards[0].data["state"] == "queued" and afterwards[-1].data["state"] == "completed"
     assert sum(event.kind == "attempt" for event in afterwards) == 20
+
+
+async def test_readers_who_come_at_any_moment_get_every_event_once(any_place: Place) -> None:
+    """What is read once for all of them reaches each exactly from where it stands, however it came there."""
+    chance = random.Random(3)
+    async with at_work(any_place) as (jobs, _):
+        job = await jobs.submit(JobSpec(kind="telling", query="a", input={"every": 0.003, "count": 400}))
+
+        async def come_and_read(wait: float, since: int, pace: float) -> list[int]:
+            await asyncio.sleep(wait)
+            numbers: list[int] = []
+            async for event in jobs.events(job.id, since=since):
+                numbers.append(event.number)
+                await asyncio.sleep(pace)
+            return numbers
+
+        async with asyncio.TaskGroup() as group:
+            reading = [
+                (since, group.create_task(come_and_read(chance.random(), since, chance.choice([0, 0, 0.002, 0.01]))))
+                for since in (chance.choice([0, 1, 20, 200]) for _ in range(30))
+            ]
+        latest = (await jobs.get(job.id)).events
+    assert latest > 400
+    for since, task in reading:
+        assert task.result() == list(range(since + 1, latest + 1))
 
 
 async def test_a_slow_reader_misses_nothing(place: Place) -> None:
