@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from pathlib import Path
@@ -46,6 +47,9 @@ async def _work(settings: Settings, queues: tuple[str, ...], slots: int | None) 
     try:
         worker = open_worker(settings, runtime, queues=queues, slots=slots)
         async with worker:
+            # All that is loaded by now stays for good: the garbage collector need not walk through it again and again.
+            gc.collect()
+            gc.freeze()
             click.echo(f"Worker {worker.id} serves {', '.join(queues)}.", err=True)
             await worker.serve(enough)
         click.echo("Worker ended; its unfinished jobs are handed over.", err=True)

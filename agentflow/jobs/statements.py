@@ -30,6 +30,11 @@ _EVENT: Final = sa.text(
     "insert into agentflow_job_event (job, number, time_ms, kind, run, data, batch)"
     " values (:job, :number, :time_ms, :kind, :run, :data, :batch)"
 )
+_EVENTS: Final = sa.text(
+    "insert into agentflow_job_event (job, number, time_ms, kind, run, data, batch)"
+    " select job, number, time_ms, kind, run, data, batch"
+    " from json_populate_recordset(null::agentflow_job_event, cast(:rows as json))"
+)
 _LATEST: Final = sa.text("select batch from agentflow_job_event where job = :id order by number desc limit 50")
 _WAITING: Final = sa.text(
     "select 1 from agentflow_job where ticketed_by is null and state in ('queued', 'recovering') and next_ms <= :now"
@@ -83,7 +88,7 @@ def change(
         return False
     if happenings:
         now, first = now_ms(connection), last - len(happenings) + 1
-        connection.execute(_EVENT, event_rows(id, run, first, now, happenings, batch))
+        append(connection, event_rows(id, run, first, now, happenings, batch))
     return True
 
 
@@ -108,8 +113,11 @@ def fenced_rows(connection: sa.Connection, ids: Sequence[str]) -> Sequence[sa.Ro
 
 def append(connection: sa.Connection, events: Sequence[Mapping[str, Any]]) -> None:
     """Write events that have their numbers already: rows of their table."""
-    if events:
+    if events and connection.dialect.name == "sqlite":
         connection.execute(_EVENT, events)
+    elif events:
+        # As one parameter: driving a row at a time costs this process more than all the rest.
+        connection.execute(_EVENTS, {"rows": json.dumps(events)})
 
 
 def assign(connection: sa.Connection, columns: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> None:
