@@ -37,7 +37,7 @@ class _Page:
 
     def progress(self, batch: str) -> Progress:
         """It as it is written."""
-        latest = {} if self.latest is None else self.latest()
+        latest: Mapping[str, Any] = {} if self.latest is None else self.latest()
         return Progress(self.fence, self.run, self.happenings, {**self.changes, **latest}, batch)
 
 
