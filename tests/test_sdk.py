@@ -122,10 +122,9 @@ def test_importing_agentflow_imports_no_heavy_library() -> None:
 
 @pytest.mark.parametrize(
     ("module", "more"),
-    [("cli.keys", {"fastapi", "yaml", "numpy", "aiohttp"}), ("cli.jobs.opened", {"fastapi", "yaml", "numpy", "aiohttp"}),
-     ("server.serving", set[str]())],
-)  # fmt: skip
-def test_commands_import_no_library_that_they_do_not_need(module: str, more: set[str]) -> None:
+    [("cli.keys", "fastapi yaml numpy aiohttp"), ("cli.jobs.opened", "fastapi yaml numpy aiohttp"), ("server.app", "")],
+)
+def test_commands_import_no_library_that_they_do_not_need(module: str, more: str) -> None:
     code = f"import agentflow.{module}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not ({"dbos", "litellm", "trafilatura", "xllamacpp", "docx", "pypdf", "boto3"} | more) & set(
