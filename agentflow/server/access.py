@@ -68,17 +68,10 @@ class Door:
             Problem: there is no good key, it does not allow this, or it was used too often.
             JobStoreError: the keys cannot be read, or their requests not counted.
         """
-        # OpenAI's clients always send a key; before there is one, whatever they send will do.
-        if self._open and not await self._keys.any():
+        key = await self.recognise(token)
+        if key is None:
             _refuse_other_sites(headers)
             return _LOCAL
-        key = None if token is None else await self._find(token)
-        if key is None:
-            what = "The key is unknown, expired or revoked." if token is not None else "No key was given."
-            raise Problem(
-                UNAUTHENTICATED, f"{what} Send one as 'Authorization: Bearer af_...'.",
-                headers={"WWW-Authenticate": 'Bearer realm="agentflow"'},
-            )  # fmt: skip
         caller = Caller(key.name, key.tenant, key.scopes)
         wait_s = await self._pace.wait_s(key.id, key.requests_per_minute or self._per_minute)
         if wait_s > 0.0:
@@ -87,6 +80,27 @@ class Door:
             held = ", ".join(sorted(key.scopes))
             raise Problem(FORBIDDEN, f"This needs the scope '{scope}'; the key '{key.name}' has {held}.")
         return caller
+
+    async def recognise(self, token: str | None) -> Key | None:
+        """The key of this token; None where none is needed, because none was ever made.
+
+        Raises:
+            Problem: there is no good key.
+            JobStoreError: the keys cannot be read.
+        """
+        # OpenAI's clients always send a key; before there is one, whatever they send will do.
+        if self._open and not await self._keys.any():
+            return None
+        # From then on one is needed for good: whether there is any need not be asked again.
+        self._open = False
+        key = None if token is None else await self._find(token)
+        if key is None:
+            what = "The key is unknown, expired or revoked." if token is not None else "No key was given."
+            raise Problem(
+                UNAUTHENTICATED, f"{what} Send one as 'Authorization: Bearer af_...'.",
+                headers={"WWW-Authenticate": 'Bearer realm="agentflow"'},
+            )  # fmt: skip
+        return key
 
     async def _find(self, token: str) -> Key | None:
         now = time.monotonic()
@@ -175,7 +189,22 @@ async def _admitted(request: Request, scope: Scope) -> Caller:
     caller: Caller | None = getattr(request.state, "caller", None)
     if caller is None:
         door: Door = request.app.state.server.door
-        given = await _bearer(request)
-        caller = await door.admit(None if given is None else given.credentials, request.headers, scope)
+        caller = await door.admit(await _token(request), request.headers, scope)
         request.state.caller = caller
     return caller
+
+
+async def check_again(request: Request) -> None:
+    """Refuse to go on with a response that has begun once its key is good no more.
+
+    Raises:
+        Problem: it is not.
+        JobStoreError: the keys cannot be read.
+    """
+    door: Door = request.app.state.server.door
+    await door.recognise(await _token(request))
+
+
+async def _token(request: Request) -> str | None:
+    given = await _bearer(request)
+    return None if given is None else given.credentials

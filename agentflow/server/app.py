@@ -62,6 +62,7 @@ _ADVICE: Final = {
 }
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
 _log = logging.getLogger("agentflow.server")
+_SWEEP_S: Final = 600.0
 _SHOWN_FAULTS: Final = 20
 _ROUTERS: Final = (
     health.router, targets.router, chat.router, responses.router, submitting.router, estimating.router,
@@ -88,9 +89,10 @@ def create_app(settings: Settings, *, open: bool) -> FastAPI:
         async with contextlib.AsyncExitStack() as stack:
             app.state.server = server = await _open(settings, stack, open=open, app=app)
             async with asyncio.TaskGroup() as group:
-                delivering = group.create_task(server.webhooks.run())
+                beside = [group.create_task(server.webhooks.run()), group.create_task(_sweep(server))]
                 yield
-                delivering.cancel()
+                for task in beside:
+                    task.cancel()
 
     app = _Api(
         title="agentflow", version="1", lifespan=life, docs_url=None, redoc_url=None, responses=_PROBLEM,
@@ -157,6 +159,17 @@ async def _open(settings: Settings, stack: contextlib.AsyncExitStack, *, open: b
         Door(Keys(annex), open_pace(annex), bounds.requests_per_minute, open=open), local_tenant(), app.state.metrics,
         app.state.stopping,
     )  # fmt: skip
+
+
+async def _sweep(server: Server) -> None:
+    """Forget, now and then, what need not be kept."""
+    while True:
+        try:
+            await server.webhooks.sweep()
+            await server.idempotency.sweep()
+        except AgentflowError as error:
+            _log.warning("%s It is tidied up later.", error)
+        await asyncio.sleep(_SWEEP_S)
 
 
 def _answer_errors(app: FastAPI) -> None:

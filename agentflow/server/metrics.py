@@ -31,6 +31,7 @@ class Metrics:
             buckets=_BUCKETS, registry=registry,
         )  # fmt: skip
         self.streams = Gauge("agentflow_event_streams", "Event streams that are open.", registry=registry)
+        self.waits = Gauge("agentflow_result_waits", "Requests that wait for a result.", registry=registry)
         self._calls = Counter("agentflow_calls", "Calls served to OpenAI clients.", ("rung",), registry=registry)
         self._refused = Counter("agentflow_budget_refusals", "Requests that a budget refused.", registry=registry)
         self._tokens = Counter("agentflow_tokens", "Tokens spent by OpenAI clients.", ("kind",), registry=registry)
