@@ -26,8 +26,8 @@ from agentflow.jobs.gate import GatedLedger, Passage
 from agentflow.jobs.job import JobBudget, JobFault, JobSpec, JobState, StopReason
 from agentflow.jobs.journal import Journal
 from agentflow.jobs.kinds import AwaitApproval, JobContext, Kind, Kinds, Outcome
+from agentflow.jobs.plain import clean, result_text
 from agentflow.jobs.records import spend_text
-from agentflow.jobs.statements import compact
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.transitions import Ending, Fence, Taken
 from agentflow.runtime import Runtime, budget_of
@@ -183,6 +183,8 @@ class Runner:
             ending = await self._body(work, taken, context)
         except AgentflowError as error:
             ending = self._failed(taken, error, context)
+        except Exception as error:
+            ending = self._failed(taken, _unforeseen(fence.job, error), context)
         work.ending = True
         if work.meter is not None:
             work.meter.close()
@@ -273,9 +275,7 @@ class Runner:
                 error = AgentflowError("The job cancelled itself.")
                 return await self._with_partial(context, self._failed(taken, error, context))
             case _:
-                _LOG.error("Job %s failed.", work.fence.job, exc_info=outcome)
-                # What an unforeseen error says may hold anything; its name is enough to find it in the log.
-                error = AgentflowError(f"The job's code failed: {type(outcome).__name__}. The worker's log has more.")
+                error = _unforeseen(work.fence.job, outcome)
                 return await self._with_partial(context, self._failed(taken, error, context))
 
     async def _delivered(
@@ -284,7 +284,7 @@ class Runner:
         """How a run ends that came to something, or was ended from outside."""
         artifacts = None
         if outcome is not None and work.end not in ("fenced", "hand_back"):
-            await context.save(RESULT, compact(outcome.output), "application/json", role="result")
+            await context.save(RESULT, result_text(outcome.output), "application/json", role="result")
             artifacts = tuple(context.artifacts.values())
         partial = outcome is None or outcome.partial
         reason = StopReason.BUDGET_REACHED if outcome is None else outcome.stop_reason
@@ -299,24 +299,24 @@ class Runner:
                 return Ending(JobState.PAUSED_BUDGET, reason, True, artifacts=artifacts)
             case "fail":
                 message = refused or "The budget left no room for all that was to do. Raise it, then resume the job."
-                return Ending(JobState.FAILED, reason, True, JobFault(message=message), artifacts=artifacts)
+                return Ending(JobState.FAILED, reason, True, JobFault(message=clean(message)), artifacts=artifacts)
 
     def _failed(self, taken: Taken, error: AgentflowError, context: JobContext | None) -> Ending:
         """Another try, or the end: what cannot be is not tried again."""
         if isinstance(error, UsageError):
-            return Ending(JobState.FAILED, StopReason.ERROR, True, JobFault(message=str(error)))
+            return Ending(JobState.FAILED, StopReason.ERROR, True, JobFault(message=clean(str(error))))
         failures = taken.failures + 1
         if failures < self._tries.most:
             wait_ms = int(self._tries.wait_s * 1000 * 2**taken.failures)
-            fault = JobFault(message=str(error), retryable=True)
+            fault = JobFault(message=clean(str(error)), retryable=True)
             return Ending(JobState.QUEUED, None, True, fault, retry_ms=wait_ms)
-        fault = JobFault(message=str(error), retryable=True, dead_letter=True)
+        fault = JobFault(message=clean(str(error)), retryable=True, dead_letter=True)
         return Ending(JobState.FAILED, StopReason.ERROR, True, fault)
 
     async def _with_partial(self, context: JobContext, ending: Ending) -> Ending:
         if context.kept is None:
             return ending
-        await context.save(RESULT, compact(context.kept.output), "application/json", role="result")
+        await context.save(RESULT, result_text(context.kept.output), "application/json", role="result")
         return Ending(
             ending.state, ending.stop_reason, True, ending.error, None, tuple(context.artifacts.values()),
             ending.retry_ms,
@@ -347,6 +347,12 @@ async def _caught(kind: Kind, context: JobContext) -> Outcome | BaseException:
     except BaseException as error:
         return error
     return output if isinstance(output, Outcome) else Outcome(output)
+
+
+def _unforeseen(job: str, error: BaseException) -> AgentflowError:
+    """What it says may hold anything; its name is enough to find it in the log."""
+    _LOG.error("Job %s failed.", job, exc_info=error)
+    return AgentflowError(f"The job's code failed: {type(error).__name__}. The worker's log has more.")
 
 
 def _first(error: BaseException) -> BaseException:

@@ -7,13 +7,13 @@ than running them. What is asked seldom is built from ``tables``.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from agentflow.jobs.database import now_ms
+from agentflow.jobs.plain import compact
 from agentflow.jobs.tables import STANDS, WAITS
 
 Happening = tuple[str, Mapping[str, Any]]
@@ -32,18 +32,13 @@ _WAITING: Final = (
     sa.text(f"select 1 from agentflow_job where {STANDS} and deadline_ms <= :now and worker is null limit 1"),
     sa.text(
         "select 1 from agentflow_job where ticketed_by is not null and worker is null and ticketed_ms < :lost limit 1"
-    ),  # fmt: skip  # noqa: E501
+    ),
 )
 _REPORTS: Final = sa.text("select 1 from agentflow_worker where id = :id")
 _REPORTS_LOCKED: Final = sa.text("select 1 from agentflow_worker where id = :id for key share")
 _MINE: Final = sa.text(
     "select id, ticket, wish, budget, budget_changes, deadline_ms, runs from agentflow_job where worker = :me"
 )
-
-
-def compact(value: Any) -> str:
-    """JSON on one line."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 def row_of(connection: sa.Connection, id: str, *, lock: bool = False) -> sa.Row[Any] | None:

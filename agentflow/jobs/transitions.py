@@ -15,9 +15,10 @@ import sqlalchemy as sa
 
 from agentflow.errors import JobStateConflict, KeyReused
 from agentflow.jobs.database import now_ms
-from agentflow.jobs.job import Artifact, JobBudget, JobFault, JobSpec, JobSpend, JobState, StopReason
+from agentflow.jobs.job import KEPT, Artifact, JobBudget, JobFault, JobSpec, JobSpend, JobState, StopReason
+from agentflow.jobs.plain import compact
 from agentflow.jobs.records import Row, find, milliseconds, spend_text
-from agentflow.jobs.statements import Happening, change, compact, reports, row_of, was_written
+from agentflow.jobs.statements import Happening, change, reports, row_of, was_written
 from agentflow.jobs.tables import artifact, event, job
 
 # A step of priority is worth so much waiting: a job of priority 5 is overtaken by one that has waited 5 minutes more.
@@ -145,10 +146,10 @@ def take(connection: sa.Connection, fence: Fence, ledger_run: str) -> Taken | No
         told = ("state", {"state": str(JobState.PLANNING), "worker": fence.worker})
         values = {"worker": fence.worker, "ledger_run": ledger_run, "state": str(JobState.PLANNING), "runs": run}
         change(connection, fence.job, run, [told], {**values, "started_ms": row.started_ms or now})
+    spec = JobSpec.model_validate_json(row.spec, context=KEPT)
     return Taken(
-        fence, JobSpec.model_validate_json(row.spec), JobBudget.model_validate_json(row.budget), row.budget_changes,
-        row.approved, row.plan, run, row.failures, row.ledger_run, row.tried_again_ms, row.deadline_ms, now,
-        row.wish,
+        fence, spec, JobBudget.model_validate_json(row.budget), row.budget_changes, row.approved, row.plan, run,
+        row.failures, row.ledger_run, row.tried_again_ms, row.deadline_ms, now, row.wish,
     )  # fmt: skip
 
 
@@ -387,7 +388,7 @@ def _leave(
 
 def _queue(connection: sa.Connection, row: Row, **values: Any) -> None:
     now = now_ms(connection)
-    priority = JobSpec.model_validate_json(row.spec).priority
+    priority = JobSpec.model_validate_json(row.spec, context=KEPT).priority
     change(
         connection, row.id, 0, [("state", {"state": str(JobState.QUEUED)})],
         {
