@@ -18,16 +18,17 @@ from agentflow.budget.budget import Budget
 from agentflow.budget.events import BudgetEvent
 from agentflow.budget.ledger import EntryFilter
 from agentflow.budget.meter import Meter
-from agentflow.errors import AgentflowError, BudgetExceeded, UsageError
+from agentflow.errors import AgentflowError, BudgetExceeded, RunError, UsageError
 from agentflow.jobs import spending, transitions
 from agentflow.jobs.database import Database
 from agentflow.jobs.effort import limits_of
 from agentflow.jobs.gate import GatedLedger, Passage
-from agentflow.jobs.job import JobBudget, JobFault, JobSpec, JobState, StopReason
+from agentflow.jobs.job import JobBudget, JobFault, JobSpec, JobState, OnLimit, StopReason
 from agentflow.jobs.journal import Journal
 from agentflow.jobs.kinds import AwaitApproval, JobContext, Kind, Kinds, Outcome
 from agentflow.jobs.plain import clean, result_text
 from agentflow.jobs.records import spend_text
+from agentflow.jobs.statements import row_of
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.transitions import Ending, Fence, Taken
 from agentflow.runtime import Runtime, budget_of
@@ -60,6 +61,7 @@ class AtWork:
         self.end: End | None = None
         self.meter: Meter | None = None
         self.budget_changes = 0
+        self.on_limit: OnLimit = "answer"
         self.lands = False
         """It was told to finish before it began: it replays what is paid for, and ends at the first new call."""
         self.ending = False
@@ -107,9 +109,9 @@ class AtWork:
             await asyncio.sleep(_LANDING_S)
             self._task.cancel()
 
-    def limit(self, budget: Budget, changes: int) -> None:
+    def limit(self, budget: Budget, on_limit: OnLimit, changes: int) -> None:
         """Hold the job to other limits from its next call on."""
-        self.budget_changes = changes
+        self.budget_changes, self.on_limit = changes, on_limit
         if self.meter is not None:
             self.meter.set_limits(budget)
 
@@ -189,6 +191,7 @@ class Runner:
         if work.meter is not None:
             work.meter.close()
         if work.end == "fenced":
+            await self._sweep(fence.job)
             return
         if work.end == "hand_back":
             await self._journal.flush()
@@ -198,6 +201,14 @@ class Runner:
         await self._journal.flush()
         if not await self._database.write(lambda c: transitions.finish(c, fence, run, ending)):
             _LOG.warning("Job %s is no longer this worker's; how its run ended was not written.", fence.job)
+
+    async def _sweep(self, id: str) -> None:
+        """What a job kept here after it was cancelled or deleted goes, too."""
+        row = await self._database.read(lambda c: row_of(c, id))
+        if row is None or row.state == str(JobState.CANCELLED):
+            await self._store.delete(id)
+        if row is None:
+            await self._runtime.ledger.erase(id)
 
     async def _open(self, work: AtWork, taken: Taken) -> JobContext:
         """Everything the job holds: its budget as earlier runs left it, its chains' ledger, its files."""
@@ -211,7 +222,7 @@ class Runner:
         work.meter = meter = await runtime.job(
             fence.job, limits, tenant=spec.tenant, residency=spec.residency or None, ledger=gated
         )
-        work.budget_changes = taken.budget_changes
+        work.budget_changes, work.on_limit = taken.budget_changes, taken.budget.on_limit
 
         def tell(kind: str, data: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> None:
             changed = dict(changes or {})
@@ -237,7 +248,8 @@ class Runner:
         kind = self._kinds.get(taken.spec.kind)
         if kind is None:
             names = ", ".join(self._kinds)
-            raise UsageError(f"This worker cannot run jobs of kind '{taken.spec.kind}'; it knows: {names}.")
+            # Another worker may know it: they are not all of one version while a new one comes.
+            raise RunError(f"This worker cannot run jobs of kind '{taken.spec.kind}'; it knows: {names}.")
         with tracing.job_span(taken.spec.kind, work.fence.job) as span:
             ending = await self._supervised(work, taken, kind, context)
             span.ended(str(ending.state))
@@ -292,7 +304,7 @@ class Runner:
             reason = StopReason.DEADLINE if work.end == "deadline" else StopReason.STOPPED
         if not partial or reason != StopReason.BUDGET_REACHED:
             return Ending(JobState.COMPLETED, reason, partial, artifacts=artifacts)
-        match taken.budget.on_limit:
+        match work.on_limit:
             case "answer":
                 return Ending(JobState.COMPLETED, reason, True, artifacts=artifacts)
             case "pause":
