@@ -43,6 +43,9 @@ TIMEOUT = httpx.Timeout(30.0, read=WAIT_S + 30.0)
 # How often a call is made that does no harm twice, and the longest pause that a server may ask for in between.
 TRIES = 4
 LONGEST_PAUSE_S = 15.0
+# How often a stream of events is taken up again without an event in between, each time half a second later: a server
+# that is started anew is waited for, for 20 s and more.
+BREAKS = 10
 _BASE = "/v1/research"
 _ERRORS: Mapping[str, type[AgentflowError]] = {
     "not-found": UnknownJob,

@@ -16,7 +16,6 @@ from agentflow.errors import ApiError
 from agentflow.jobs.job import JobEvent
 
 # How often a stream is taken up again that brought nothing, not even a sign of life.
-_TRIES: Final = 6
 _END, _GAP, _ERROR = "end", "gap", "error"
 _BREAK: Final = re.compile(rb"\r\n|\n|\r(?!\Z)")
 
@@ -125,7 +124,7 @@ class Reading:
         """
         self._breaks = 0 if self._frames.signs else self._breaks + 1
         self._frames = Frames()
-        if self._breaks >= _TRIES:
+        if self._breaks >= calls.BREAKS:
             raise ApiError(
                 f"The events of '{self._job}' broke off after number {self._since}. Read on from there later."
             )

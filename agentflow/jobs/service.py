@@ -33,8 +33,7 @@ from agentflow.jobs.job import (
     JobStatistics,
     JobView,
 )
-from agentflow.jobs.runner import RESULT
-from agentflow.jobs.runs import new_job_id
+from agentflow.jobs.naming import RESULT, new_job_id
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.transitions import Submission
 from agentflow.jobs.watch import Glimpse, Watch

@@ -49,15 +49,16 @@ class Door:
 
     Args:
         keys: the keys there are.
+        pace: counts their requests.
         requests_per_minute: of a key that does not say otherwise.
         open: whether requests without a key are admitted while no key was ever made.
     """
 
-    def __init__(self, keys: Keys, requests_per_minute: int, *, open: bool) -> None:
+    def __init__(self, keys: Keys, pace: Pace, requests_per_minute: int, *, open: bool) -> None:
         self._keys = keys
         self._per_minute = requests_per_minute
         self._open = open
-        self._pace = Pace()
+        self._pace = pace
         self._known: dict[str, tuple[float, Key]] = {}
 
     async def admit(self, token: str | None, headers: Headers, scope: Scope) -> Caller:
@@ -65,14 +66,14 @@ class Door:
 
         Raises:
             Problem: there is no good key, it does not allow this, or it was used too often.
-            JobStoreError: the keys cannot be read.
+            JobStoreError: the keys cannot be read, or their requests not counted.
         """
         key = await self.recognise(token)
         if key is None:
             _refuse_other_sites(headers)
             return _LOCAL
         caller = Caller(key.name, key.tenant, key.scopes)
-        wait_s = self._pace.wait_s(key.id, key.requests_per_minute or self._per_minute)
+        wait_s = await self._pace.wait_s(key.id, key.requests_per_minute or self._per_minute)
         if wait_s > 0.0:
             raise Problem(TOO_MANY, f"The key '{key.name}' may ask again in {wait_s:.1f} s.", wait_s)
         if not caller.may(scope):

@@ -34,6 +34,7 @@ from agentflow.server.metrics import Metrics
 from agentflow.server.openai import chat, responses, targets
 from agentflow.server.openai.asking import local_tenant
 from agentflow.server.opening import open_annex
+from agentflow.server.pace import open_pace
 from agentflow.server.problems import (
     INVALID,
     INVALID_FIELDS,
@@ -155,7 +156,8 @@ async def _open(settings: Settings, stack: contextlib.AsyncExitStack, *, open: b
     outbox = Outbox(annex, jobs, tenants, allow_private=bounds.allow_private)
     return Server(
         settings, runtime, jobs, annex, tenants, Idempotency(annex), outbox, catalogue, uploads,
-        Door(Keys(annex), bounds.requests_per_minute, open=open), local_tenant(), app.state.metrics, app.state.stopping,
+        Door(Keys(annex), open_pace(annex), bounds.requests_per_minute, open=open), local_tenant(), app.state.metrics,
+        app.state.stopping,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from agentflow.jobs.annex import Annex
 from agentflow.jobs.database import Database
 from agentflow.jobs.tenants import Tenants
 from agentflow.server.keys import Keys
-from agentflow.server.pace import Pace
+from agentflow.server.pace import OwnPace
 from agentflow.server.tables import metadata
 from tests.servers.api import Api, key, keys, run, toml
 from tests.servers.openai_server import ScriptedServer
@@ -218,8 +218,8 @@ def test_commands_refuse_what_cannot_be(folder: Path, tmp_path: Path) -> None:
 
 def test_a_minutes_requests_may_come_at_once_and_flow_back_evenly() -> None:
     now = [0.0]
-    pace = Pace(clock=lambda: now[0])
-    assert [pace.wait_s("a", 3) for _ in range(4)] == [0.0, 0.0, 0.0, pytest.approx(20.0)]
-    assert pace.wait_s("b", 3) == 0.0
+    pace = OwnPace(clock=lambda: now[0])
+    assert [pace.count("a", 3) for _ in range(4)] == [0.0, 0.0, 0.0, pytest.approx(20.0)]
+    assert pace.count("b", 3) == 0.0
     now[0] = 20.0
-    assert [pace.wait_s("a", 3), pace.wait_s("a", 3)] == [0.0, pytest.approx(20.0)]
+    assert [pace.count("a", 3), pace.count("a", 3)] == [0.0, pytest.approx(20.0)]
