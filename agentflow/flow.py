@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +26,7 @@ from agentflow.jobs.runs import RunStore
 from agentflow.research.embedders import Embedder
 from agentflow.research.pipeline import ResearchTask
 from agentflow.research.report import Report
+from agentflow.research.sources.scope import ANYTHING, Scope
 from agentflow.runtime import Runtime, budget_of
 
 if TYPE_CHECKING:
@@ -150,6 +152,7 @@ class Flow:
         *,
         budget: Budget | None = None,
         allow_private: bool = False,
+        scope: Scope = ANYTHING,
         tenant: str | None = None,
         ask: Ask | None = None,
         residency: Collection[str] | None = None,
@@ -161,6 +164,7 @@ class Flow:
             sources: paths of files and folders, and http(s) addresses.
             budget: limits of the job; those of the configuration when None.
             allow_private: fetch pages from private addresses too.
+            scope: what may be read of the sources: which domains, which days, or no page at all.
             tenant: who pays, by its name in the configuration.
             ask: asked when a call does not fit a budget with ``on_exceed="ask"``; returns what to raise, or None.
             residency: every call of the job is served in regions with one of these tags, as in ``{"eu"}``.
@@ -173,7 +177,8 @@ class Flow:
             SourceError: a source cannot be read.
             UsageError: the question is empty, or there is no such tenant.
         """
-        task = ResearchTask(question, tuple(str(source) for source in sources), allow_private)
+        scope = replace(scope, allow_private=scope.allow_private or allow_private)
+        task = ResearchTask(question, tuple(str(source) for source in sources), scope)
         limits = budget or budget_of(self.settings.budget)
         finished = await run_research(self.runtime, task, limits, tenant=tenant, ask=ask, residency=residency)
         return finished.report
@@ -222,7 +227,8 @@ class Flow:
             sources: of a research job: paths of files and folders, and http(s) addresses.
             budget: limits of the job; those of its effort or of the configuration when None.
             idempotency_key: submitting with the same key again gives the same job back.
-            asked: every other field of ``JobSpec``: effort, on_limit, deadline, priority, tenant, metadata ...
+            asked: every other field of ``JobSpec`` (effort, on_limit, deadline, priority, tenant, previous, metadata
+                ...) and of ``JobSources`` (after, before, include_domains, allow_network ...).
 
         Returns:
             A handle: ``events()``, ``result()``, ``stop()`` ...
@@ -236,9 +242,8 @@ class Flow:
 
         on_limit = asked.pop("on_limit", "answer")
         limits = JobBudget(on_limit=on_limit) if budget is None else budget_for_job(budget, on_limit)
-        where = JobSources(
-            origins=tuple(str(source) for source in sources), allow_private=asked.pop("allow_private", False)
-        )
+        bounds = {name: asked.pop(name) for name in JobSources.model_fields if name in asked}
+        where = {"origins": tuple(str(source) for source in sources), **bounds}
         spec = ask_for(kind=kind, query=query, sources=where, budget=limits, **asked)
         await self._work()
         view = await self.jobs.submit(spec, idempotency_key=idempotency_key)

@@ -13,10 +13,12 @@ import click
 
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import Question
+from agentflow.cli.bounds import bounds_of, source_bounds
 from agentflow.cli.progress import show_progress
 from agentflow.config import Settings, load_settings
 from agentflow.errors import UsageError
 from agentflow.jobs.research import FinishedJob, run_research
+from agentflow.jobs.sources import bounds_for
 from agentflow.research.pipeline import ResearchTask
 from agentflow.runtime import Runtime, budget_of
 from agentflow.telemetry import export
@@ -36,6 +38,7 @@ _EXIT = {"budget": 3, "interrupted": 130, "error": 1}
 @click.option("--on-exceed", type=click.Choice(["stop", "degrade", "ask"]), help="When a call does not fit.")
 @click.option("--tenant", metavar="NAME", help="Who pays, by its name in the configuration.")
 @click.option("--allow-private", is_flag=True, help="Fetch pages from private, loopback and link-local addresses too.")
+@source_bounds
 @click.option("--max-file-mb", type=float, help="Largest file to read, in megabytes.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for this run; must not exist yet.")
 @click.option("--config", type=click.Path(path_type=Path), help="Configuration file instead of ./agentflow.toml.")
@@ -46,7 +49,8 @@ def command(question: str, sources: tuple[str, ...], **options: Any) -> int:
     A limit is enforced before each call. When one ends the job, what there is is delivered and the exit code is 3.
     """
     settings = _settings(options)
-    task = ResearchTask(question, sources, options["allow_private"] or settings.sources.allow_private)
+    allow_private = options["allow_private"] or settings.sources.allow_private
+    task = ResearchTask(question, sources, bounds_for(**bounds_of(options)).scope(allow_private=allow_private))
     budget = _budget(options, settings)
     export.setup(capture_content=settings.telemetry.capture_content, compat=settings.telemetry.otel_compat)
     finished = asyncio.run(_run(settings, task, budget, options))

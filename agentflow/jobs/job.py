@@ -1,6 +1,6 @@
 """What a job is, to everybody: what was asked (``JobSpec``), how it stands (``JobView``), what happens (``JobEvent``).
 
-Pydantic models, because all of it crosses edges: the database, the command line, HTTP. Imports budget.
+Pydantic models, because all of it crosses edges: the database, the command line, HTTP. Imports budget, sources.
 Next: ``service`` is what is called with them.
 """
 
@@ -25,6 +25,7 @@ from pydantic import (
 
 from agentflow.budget.budget import Budget
 from agentflow.errors import UsageError
+from agentflow.jobs.sources import JobSources, in_one_line
 
 Effort = Literal["auto", "lite", "base", "core", "pro", "ultra"]
 OnLimit = Literal["answer", "pause", "fail"]
@@ -122,15 +123,6 @@ class JobBudget(_Part):
             usd=self.usd, tokens=self.tokens, joules=self.joules, grams_co2e=self.grams_co2e, calls=self.calls,
             seconds=self.seconds,
         )  # fmt: skip
-
-
-class JobSources(_Part):
-    """Where a research job looks."""
-
-    origins: tuple[Annotated[str, Field(min_length=1, max_length=4_096)], ...] = Field(default=(), max_length=1_000)
-    """Paths of files and folders, and http(s) addresses."""
-    allow_private: bool = False
-    """Fetch pages from private addresses too."""
 
 
 class JobSpec(_Part):
@@ -320,10 +312,7 @@ def ask_for(**asked: Any) -> JobSpec:
     try:
         return JobSpec(**asked)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
-        raise UsageError(f"The job cannot be: {f'{place}: ' if place else ''}{message}.") from error
+        raise UsageError(f"The job cannot be: {in_one_line(error)}.") from error
 
 
 def budget_for_job(budget: Budget, on_limit: OnLimit = "answer") -> JobBudget:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import Ask, BudgetEvent
 from agentflow.budget.ledger import EntryFilter
@@ -21,6 +23,7 @@ from agentflow.jobs.spending import recorded
 from agentflow.research.pipeline import ResearchJob, ResearchTask
 from agentflow.research.rendering import to_html, to_markdown
 from agentflow.research.report import Report
+from agentflow.research.sources.source import date_facts
 from agentflow.runtime import Runtime
 from agentflow.telemetry import tracing
 
@@ -107,7 +110,7 @@ async def run_research(
 async def research_kind(context: JobContext) -> Outcome:
     """A research job as workers run it: its report, rendered reports and sources become the job's files."""
     spec = context.spec
-    task = ResearchTask(spec.query, spec.sources.origins, spec.sources.allow_private)
+    task = ResearchTask(spec.query, spec.sources.origins, spec.sources.scope(allow_private=spec.sources.allow_private))
     events = _ResearchEvents(context)
     research = ResearchJob(context.runtime, context.meter, events.emit, context.planned)
     if context.run > 1:
@@ -118,7 +121,10 @@ async def research_kind(context: JobContext) -> Outcome:
     texts: dict[str, str] = {}
     for source in reading.sources if reading is not None else ():
         texts[source.id] = source.text
-        facts = {"id": source.id, "origin": source.origin, "title": source.title, "read_at": source.read_at}
+        facts: dict[str, JsonValue] = {
+            "id": source.id, "origin": source.origin, "title": source.title, "read_at": source.read_at,
+            **date_facts(source.date),
+        }  # fmt: skip
         await context.save(f"sources/{source.id}.txt", source.text, source.media_type, role="source", facts=facts)
     await context.save("report.md", to_markdown(report, texts), "text/markdown")
     await context.save("report.html", to_html(report, texts), "text/html")

@@ -6,6 +6,7 @@ However a job ends (done, out of budget, interrupted) it reports what it has, an
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,7 +32,8 @@ from agentflow.research.report import Ending, Report
 from agentflow.research.retrieval import Bm25Index, Hit
 from agentflow.research.retrieval_rung import make_embedder, retrieval_rung
 from agentflow.research.sources import Reading, ReadLimits, estimated_bytes, read_sources
-from agentflow.research.sources.source import MEGABYTE
+from agentflow.research.sources.scope import ANYTHING, Scope
+from agentflow.research.sources.source import MEGABYTE, date_facts
 from agentflow.research.synthesis import Synthesis, draft_check, extractive_draft, synthesis_request
 from agentflow.runtime import Runtime
 from agentflow.telemetry import tracing
@@ -48,11 +50,11 @@ _SOURCES_TOLD = 200
 
 @dataclass(frozen=True, slots=True)
 class ResearchTask:
-    """What was asked: a question, and where to look."""
+    """What was asked: a question, where to look, and what may be read there."""
 
     question: str
     origins: tuple[str, ...]
-    allow_private: bool = False
+    scope: Scope = ANYTHING
 
     def __post_init__(self) -> None:
         """Refuse a question that is none."""
@@ -165,17 +167,23 @@ class ResearchJob:
         room = self._meter.room().seconds
         try:
             async with asyncio.timeout(room):
-                reading = await read_sources(task.origins, limits=self._limits(), allow_private=task.allow_private)
+                reading = await read_sources(task.origins, limits=self._limits(), scope=task.scope)
                 self.findings.reading = reading
-                self._emit("sources.read", {"sources": len(reading.sources), "skipped": len(reading.skipped)})
-                for source in reading.sources[:_SOURCES_TOLD]:
-                    self._emit("source", {"id": source.id, "origin": source.origin, "title": source.title})
+                self._tell(reading)
                 self.findings.index = await asyncio.to_thread(self._index, reading)
         except TimeoutError:
             # The job's seconds are gone: the meter says so in its own words.
             self._meter.hold(Quote()).release()
             raise
         return Answer(True)
+
+    def _tell(self, reading: Reading) -> None:
+        left_out = Counter(skipped.cause for skipped in reading.skipped)
+        told = {"sources": len(reading.sources), "skipped": len(reading.skipped), "left_out": dict(left_out)}
+        self._emit("sources.read", told)
+        for source in reading.sources[:_SOURCES_TOLD]:
+            facts = {"id": source.id, "origin": source.origin, "title": source.title, **date_facts(source.date)}
+            self._emit("source", facts)
 
     def _index(self, reading: Reading) -> Bm25Index:
         return Bm25Index.build(Corpus.build(reading.sources, chunk_chars=self._settings.chunk_chars))

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from agentflow.budget.budget import Budget
+from agentflow.cli.bounds import bounds_of, source_bounds
 from agentflow.cli.jobs.opened import config_option, json_option, tell, with_jobs
-from agentflow.jobs.job import JobSources, ask_for, budget_for_job
+from agentflow.jobs.job import ask_for, budget_for_job
 
 
 @click.command("submit")
@@ -34,6 +35,7 @@ from agentflow.jobs.job import JobSources, ask_for, budget_for_job
 @click.option("--dedup-key", metavar="KEY", help="While a job with this key has not ended, give that one back.")
 @click.option("--approve-plan", is_flag=True, help="Wait for a person after planning.")
 @click.option("--allow-private", is_flag=True, help="Fetch pages from private addresses too.")
+@source_bounds
 @config_option
 @json_option
 def command(query: str, sources: tuple[str, ...], config: Path | None, as_json: bool, **options: Any) -> None:
@@ -45,7 +47,7 @@ def command(query: str, sources: tuple[str, ...], config: Path | None, as_json: 
     spec = ask_for(
         kind=options["kind"],
         query=query,
-        sources=JobSources(origins=origins, allow_private=options["allow_private"]),
+        sources={"origins": origins, "allow_private": options["allow_private"], **bounds_of(options)},
         effort=options["effort"],
         budget=budget_for_job(Budget(**given), options["on_limit"]),
         deadline=None if options["within"] is None else now + timedelta(seconds=options["within"]),

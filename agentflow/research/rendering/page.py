@@ -18,8 +18,10 @@ from agentflow.research.rendering.numbering import (
     all_citations,
     amount,
     clean,
+    day,
     joules,
     limit_line,
+    not_read,
     sections,
     served,
     summary,
@@ -58,7 +60,7 @@ def to_html(report: Report, texts: Mapping[str, str]) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"usd": usd, "joules": joules, "limit": limit_line, "clean": clean}
+    environment.filters |= {"usd": usd, "joules": joules, "limit": limit_line, "clean": clean, "day": day}
     template = environment.from_string(room.joinpath("page.html.j2").read_text("utf-8"))
     return template.render(
         report=report,
@@ -69,6 +71,7 @@ def to_html(report: Report, texts: Mapping[str, str]) -> str:
         not_answered=NOT_ANSWERED,
         summary=summary(report),
         served=served(report),
+        not_read=not_read(report),
         amount=amount,
     )
 

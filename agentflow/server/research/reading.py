@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, JsonValue
 from agentflow.errors import UnknownJob, UsageError
 from agentflow.jobs.job import Artifact, JobEvent, JobFilter, JobResult, JobState, JobView
 from agentflow.research.report import Claim
+from agentflow.research.sources.source import SourceDate, date_facts
 from agentflow.server.access import Reader
 from agentflow.server.answering import WorkedResponse
 from agentflow.server.research.controlling import JobId
@@ -201,6 +202,7 @@ async def _page(server: Server, job: JobView, tenant: str | None, cursor: int, l
 
 def _source(job: str, found: Artifact) -> SourceView:
     facts = {name: str(found.facts.get(name) or "") for name in ("origin", "title", "read_at")}
+    facts |= date_facts(SourceDate.of(found.facts))
     return SourceView(
         id=_id(found), media_type=found.media_type, size=found.size, sha256=found.sha256,
         text=f"/v1/research/{job}/sources/{_id(found)}", **facts,
