@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +20,8 @@ from agentflow.budget.events import Ask
 from agentflow.chain import Chain
 from agentflow.config import Settings, load_settings
 from agentflow.errors import UsageError
+from agentflow.jobs.effort import effort_of
+from agentflow.jobs.job import Effort
 from agentflow.jobs.research import run_research
 from agentflow.jobs.runs import RunStore
 from agentflow.research.embedders import Embedder
@@ -151,7 +152,7 @@ class Flow:
         sources: Sequence[str | Path],
         *,
         budget: Budget | None = None,
-        allow_private: bool = False,
+        effort: Effort = "auto",
         scope: Scope = ANYTHING,
         tenant: str | None = None,
         ask: Ask | None = None,
@@ -162,9 +163,9 @@ class Flow:
         Args:
             question: what you want to know.
             sources: paths of files and folders, and http(s) addresses.
-            budget: limits of the job; those of the configuration when None.
-            allow_private: fetch pages from private addresses too.
-            scope: what may be read of the sources: which domains, which days, or no page at all.
+            budget: limits of the job; those of its effort when None.
+            effort: how deep to look; ``auto`` is as configured.
+            scope: what may be read of the sources: which domains, which days, private addresses, or no page at all.
             tenant: who pays, by its name in the configuration.
             ask: asked when a call does not fit a budget with ``on_exceed="ask"``; returns what to raise, or None.
             residency: every call of the job is served in regions with one of these tags, as in ``{"eu"}``.
@@ -177,10 +178,11 @@ class Flow:
             SourceError: a source cannot be read.
             UsageError: the question is empty, or there is no such tenant.
         """
-        scope = replace(scope, allow_private=scope.allow_private or allow_private)
-        task = ResearchTask(question, tuple(str(source) for source in sources), scope)
-        limits = budget or budget_of(self.settings.budget)
-        finished = await run_research(self.runtime, task, limits, tenant=tenant, ask=ask, residency=residency)
+        profile = effort_of(effort, self.settings)
+        task = ResearchTask(question, tuple(str(source) for source in sources), scope, profile.depth)
+        finished = await run_research(
+            self.runtime, task, budget or profile.budget, tenant=tenant, ask=ask, residency=residency
+        )
         return finished.report
 
     @property

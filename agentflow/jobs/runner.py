@@ -29,7 +29,7 @@ from agentflow.jobs.records import spend_text
 from agentflow.jobs.statements import compact
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.transitions import Ending, Fence, Taken
-from agentflow.runtime import Runtime, budget_of
+from agentflow.runtime import Runtime
 from agentflow.telemetry import tracing
 
 _LOG = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ class Runner:
 
     def limits(self, spec: JobSpec, budget: JobBudget) -> Budget:
         """What the meter holds the job to."""
-        return limits_of(budget, spec.effort, budget_of(self._runtime.settings.budget))
+        return limits_of(budget, spec.effort, self._runtime.settings)
 
     async def _body(self, work: AtWork, taken: Taken, context: JobContext) -> Ending:
         kind = self._kinds.get(taken.spec.kind)

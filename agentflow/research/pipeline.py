@@ -13,8 +13,9 @@ from typing import Any
 
 from agentflow.budget.meter import Meter
 from agentflow.budget.spend import Quote
+from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.reply import AnyReply
-from agentflow.cascade.rung import Answer
+from agentflow.cascade.rung import Answer, CodeRung, ModelRung
 from agentflow.chain import CallRecord, Chain
 from agentflow.errors import BudgetExceeded, UsageError
 from agentflow.messages import Message, Request
@@ -25,6 +26,7 @@ from agentflow.orchestration.plan import Outcome, Plan, Task
 from agentflow.research.assembly import Findings, assemble
 from agentflow.research.citations import verify_draft
 from agentflow.research.corpus import Corpus
+from agentflow.research.depth import AS_CONFIGURED, Depth
 from agentflow.research.evidence import Draft, Evidence
 from agentflow.research.planning import Plan as ResearchPlan
 from agentflow.research.planning import Planning, heuristic_plan, plan_check, planning_request
@@ -50,11 +52,12 @@ _SOURCES_TOLD = 200
 
 @dataclass(frozen=True, slots=True)
 class ResearchTask:
-    """What was asked: a question, where to look, and what may be read there."""
+    """What was asked: a question, where to look, and what may be read there, how deep to look."""
 
     question: str
     origins: tuple[str, ...]
     scope: Scope = ANYTHING
+    depth: Depth = AS_CONFIGURED
 
     def __post_init__(self) -> None:
         """Refuse a question that is none."""
@@ -84,7 +87,8 @@ class ResearchJob:
         self._emit = emit
         self._on_plan = on_plan
         self._orchestrator = Orchestrator(runtime, meter, self._on_call, self._on_task)
-        self._agents = shipped_agents()
+        self._agents: Mapping[str, Agent] = shipped_agents()
+        self._depth = AS_CONFIGURED
         self._embedder = None if self._settings.embedder is None else make_embedder(self._settings.embedder)
         self.findings = Findings(job=meter.name)
 
@@ -98,9 +102,10 @@ class ResearchJob:
             AgentflowError: the sources cannot be read, or a model is configured that cannot serve.
         """
         self.findings.question = task.question
+        self._go_to(task.depth)
         for agent in ("planner", "synthesis"):
             # A model without a price, or not configured, is told before anything is spent.
-            self._runtime.check(self._agents[agent].cascade, self._meter)
+            self._runtime.check(self._cascade(agent), self._meter)
         try:
             await self._prepare(task)
             if self._on_plan is not None:
@@ -123,6 +128,18 @@ class ResearchJob:
                 await self._embedder.aclose()
         self._meter.close()
         return assemble(self.findings, self._meter)
+
+    def _go_to(self, depth: Depth) -> None:
+        """Look that deep from here on."""
+        self._depth = depth
+        if depth.cascade is not None:
+            self._agents = {name: replace(agent, cascade=depth.cascade) for name, agent in self._agents.items()}
+        models = [rung for rung in self._cascade("synthesis").rungs if isinstance(rung, ModelRung)]
+        self._settings = depth.widened(self._settings, [model.context for model in models])
+
+    def _cascade(self, agent: str, code: CodeRung | None = None) -> Cascade:
+        """What serves an agent's calls at this depth."""
+        return self._runtime.cascade(self._agents[agent].cascade, code, model_rungs=self._depth.model_rungs)
 
     async def _prepare(self, task: ResearchTask) -> None:
         """Read the sources and plan, side by side."""
@@ -197,7 +214,7 @@ class ResearchJob:
                 output=ResearchPlan,
                 name="plan",
                 checks=(plan_check,),
-                cascade=self._runtime.cascade(agent.cascade, code),
+                cascade=self._cascade("planner", code),
             )
         self.findings.sub_questions = tuple(part.strip() for part in reply.output.sub_questions)
         self._served("planning", chain, reply)
@@ -227,7 +244,7 @@ class ResearchJob:
         code = self._runtime.code_rung("extractive synthesiser", extractive_draft, max_cpu_s=1.0)
         # Without a passage there is nothing that a model could read better than code.
         plain = code_only or not evidence.passages
-        cascade = self._runtime.code(code) if plain else self._runtime.cascade(agent.cascade, code)
+        cascade = self._runtime.code(code) if plain else self._cascade("synthesis", code)
         reply = await chain.call(
             synthesis_request(agent.instructions, task),
             output=Draft,

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from agentflow.budget.budget import Budget
 from agentflow.cli.bounds import bounds_of, source_bounds
 from agentflow.cli.jobs.opened import config_option, json_option, tell, with_jobs
-from agentflow.jobs.job import ask_for, budget_for_job
+from agentflow.jobs.job import Effort, ask_for, budget_for_job
 
 
 @click.command("submit")
 @click.argument("query")
 @click.argument("sources", nargs=-1, metavar="[PATH|URL]...")
 @click.option("--kind", default="research", show_default=True, help="What runs it.")
-@click.option("--effort", type=click.Choice(["auto", "lite", "base", "core", "pro", "ultra"]), default="auto")
+@click.option("--effort", type=click.Choice(get_args(Effort)), default="auto", help="See: agentflow efforts.")
 @click.option("--max-usd", metavar="DOLLARS", help="Most dollars.")
 @click.option("--max-joules", metavar="JOULES", help="Most joules.")
 @click.option("--max-tokens", metavar="TOKENS", help="Most tokens.")

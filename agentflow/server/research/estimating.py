@@ -21,7 +21,7 @@ from agentflow.jobs.effort import limits_of
 from agentflow.jobs.job import JobFilter, JobSpec, JobSpend, JobState
 from agentflow.messages import Message, Request
 from agentflow.orchestration.library import shipped_agents
-from agentflow.runtime import Runtime, budget_of
+from agentflow.runtime import Runtime
 from agentflow.server.access import Submitter
 from agentflow.server.research.models import Estimate, EstimateError, Range, ResearchRequest
 from agentflow.server.state import TheServer
@@ -57,7 +57,7 @@ async def estimate_research(server: TheServer, caller: Submitter, request: Resea
     past = [Past(expected(runtime, job.spec)[0], _figures(job.spend)) for job in page.jobs if not job.partial]
     spec = request.spec(caller.tenant, (), allow_private=False)
     middle, most = _scaled(expected(runtime, spec), past)
-    limits = limits_of(spec.budget, spec.effort, budget_of(runtime.settings.budget))
+    limits = limits_of(spec.budget, spec.effort, runtime.settings)
     bounds = (limits.tokens, limits.usd, limits.joules, limits.seconds)
     ranges = {
         name: Range(p50=_within(low, bound), p90=_within(max(low, high), bound))
