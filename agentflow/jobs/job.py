@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +30,8 @@ from agentflow.jobs.sources import JobSources, in_one_line
 Effort = Literal["auto", "lite", "base", "core", "pro", "ultra"]
 OnLimit = Literal["answer", "pause", "fail"]
 Role = Literal["result", "source", "artifact"]
+RESULT: Final = "result.json"
+"""What the artifact is called that holds a job's output."""
 
 
 class JobState(StrEnum):
@@ -162,7 +164,8 @@ class JobSpec(_Part):
     plan_approval: bool = False
     """Wait for a person after planning."""
     previous: str | None = Field(default=None, max_length=64)
-    """The job that this one follows, by its id."""
+    """The job that this one follows, by its id: what it asked and found is given to the planner and to the synthesis,
+    and its sources are read where this one names none."""
     metadata: Mapping[str, str] = Field(default_factory=dict[str, str], max_length=32)
     """Yours: kept and given back."""
 

@@ -19,6 +19,8 @@ from agentflow.chain import CallRecord, Chain
 from agentflow.errors import UsageError
 from agentflow.jobs.job import Artifact, JobSpec, JobState, Role, StopReason
 from agentflow.jobs.store.base import BlobStore
+from agentflow.research.earlier import Earlier
+from agentflow.research.sources.source import Source
 from agentflow.runtime import Runtime
 
 
@@ -57,6 +59,7 @@ class JobContext:
         tell: where its events go.
         approved: whether a person has approved its plan.
         plan: its plan, when an earlier run made one or a person gave one.
+        earlier: asks for what the job left that this one follows; None when it follows none.
     """
 
     id: str
@@ -71,6 +74,7 @@ class JobContext:
     artifacts: dict[str, Artifact] = field(default_factory=dict[str, Artifact])
     kept: Outcome | None = None
     state: JobState = JobState.PLANNING
+    earlier: Callable[[], Awaitable[tuple[Earlier, tuple[Source, ...]]]] | None = None
 
     def emit(self, kind: str, data: Mapping[str, Any]) -> None:
         """Tell of something that happened; it gets a number once it is written."""

@@ -15,6 +15,7 @@ from agentflow.budget.events import Ask, BudgetEvent
 from agentflow.budget.ledger import EntryFilter
 from agentflow.budget.meter import Meter
 from agentflow.errors import UsageError
+from agentflow.jobs.effort import effort_of
 from agentflow.jobs.events import Event, EventLog
 from agentflow.jobs.job import JobState, StopReason
 from agentflow.jobs.kinds import JobContext, Outcome
@@ -109,8 +110,7 @@ async def run_research(
 
 async def research_kind(context: JobContext) -> Outcome:
     """A research job as workers run it: its report, rendered reports and sources become the job's files."""
-    spec = context.spec
-    task = ResearchTask(spec.query, spec.sources.origins, spec.sources.scope(allow_private=spec.sources.allow_private))
+    task = await _task(context)
     events = _ResearchEvents(context)
     research = ResearchJob(context.runtime, context.meter, events.emit, context.planned)
     if context.run > 1:
@@ -129,6 +129,14 @@ async def research_kind(context: JobContext) -> Outcome:
     await context.save("report.md", to_markdown(report, texts), "text/markdown")
     await context.save("report.html", to_html(report, texts), "text/html")
     return Outcome(report.model_dump(mode="json"), report.ending is not None, _stop_reason(report))
+
+
+async def _task(context: JobContext) -> ResearchTask:
+    spec = context.spec
+    scope = spec.sources.scope(allow_private=spec.sources.allow_private)
+    depth = effort_of(spec.effort, context.runtime.settings).depth
+    earlier, kept = (None, ()) if context.earlier is None else await context.earlier()
+    return ResearchTask(spec.query, spec.sources.origins, scope, depth, earlier, kept)
 
 
 class _ResearchEvents:

@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 from agentflow.budget.budget import Budget
@@ -22,9 +23,10 @@ from agentflow.jobs import spending, transitions
 from agentflow.jobs.database import Database
 from agentflow.jobs.effort import limits_of
 from agentflow.jobs.gate import GatedLedger, Passage
-from agentflow.jobs.job import JobBudget, JobFault, JobSpec, JobState, StopReason
+from agentflow.jobs.job import RESULT, JobBudget, JobFault, JobSpec, JobState, StopReason
 from agentflow.jobs.journal import Journal
 from agentflow.jobs.kinds import AwaitApproval, JobContext, Kind, Kinds, Outcome
+from agentflow.jobs.previous import load_previous
 from agentflow.jobs.records import spend_text
 from agentflow.jobs.statements import compact
 from agentflow.jobs.store.base import BlobStore
@@ -35,7 +37,6 @@ from agentflow.telemetry import tracing
 _LOG = logging.getLogger(__name__)
 # How long a job that was told to finish may take to put together what it has.
 _LANDING_S: Final = 30.0
-RESULT: Final = "result.json"
 
 End = Literal["stop", "deadline", "hand_back", "fenced"]
 
@@ -192,7 +193,10 @@ class Runner:
 
         meter.listen(tell_budget, answers=False)
         plan = None if taken.plan is None else tuple(_strings(taken.plan))
-        return JobContext(fence.job, spec, taken.run, runtime, meter, self._store, tell, taken.approved, plan)
+        context = JobContext(fence.job, spec, taken.run, runtime, meter, self._store, tell, taken.approved, plan)
+        if spec.previous is not None:
+            context.earlier = partial(load_previous, self._database, self._store, spec)
+        return context
 
     def limits(self, spec: JobSpec, budget: JobBudget) -> Budget:
         """What the meter holds the job to."""

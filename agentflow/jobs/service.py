@@ -22,6 +22,7 @@ from agentflow.jobs import records, transitions
 from agentflow.jobs.database import Database
 from agentflow.jobs.erasing import erase
 from agentflow.jobs.job import (
+    RESULT,
     Artifact,
     JobBudget,
     JobEvent,
@@ -33,7 +34,7 @@ from agentflow.jobs.job import (
     JobStatistics,
     JobView,
 )
-from agentflow.jobs.runner import RESULT
+from agentflow.jobs.previous import check_previous
 from agentflow.jobs.runs import new_job_id
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.transitions import Submission
@@ -86,13 +87,14 @@ class Jobs:
 
         Raises:
             KeyReused: the key came before with another spec.
-            UsageError: no worker can run this kind, or the job it follows is unknown.
+            UnknownJob: there is no job that it follows, or that is another tenant's.
+            JobStateConflict: the job that it follows has not ended, or has no result.
+            UsageError: neither it nor the job it follows has sources.
             JobStoreError: it could not be written; it was not submitted.
         """
         request = spec.model_dump_json(exclude_defaults=True)
         new = Submission(new_job_id(), spec, hashlib.sha256(request.encode()).hexdigest(), idempotency_key)
-        if spec.previous is not None:
-            await self.get(spec.previous, tenant=spec.tenant)
+        await check_previous(self._database, spec)
         view = records.view_of(await self._database.write(lambda c: transitions.submit(c, new)))
         if self._submitted is not None:
             self._submitted()

@@ -27,13 +27,14 @@ from agentflow.research.assembly import Findings, assemble
 from agentflow.research.citations import verify_draft
 from agentflow.research.corpus import Corpus
 from agentflow.research.depth import AS_CONFIGURED, Depth
+from agentflow.research.earlier import Earlier
 from agentflow.research.evidence import Draft, Evidence
 from agentflow.research.planning import Plan as ResearchPlan
 from agentflow.research.planning import Planning, heuristic_plan, plan_check, planning_request
 from agentflow.research.report import Ending, Report
 from agentflow.research.retrieval import Bm25Index, Hit
 from agentflow.research.retrieval_rung import make_embedder, retrieval_rung
-from agentflow.research.sources import Reading, ReadLimits, estimated_bytes, read_sources
+from agentflow.research.sources import Reading, ReadLimits, Source, estimated_bytes, keep_sources, read_sources
 from agentflow.research.sources.scope import ANYTHING, Scope
 from agentflow.research.sources.source import MEGABYTE, date_facts
 from agentflow.research.synthesis import Synthesis, draft_check, extractive_draft, synthesis_request
@@ -58,6 +59,8 @@ class ResearchTask:
     origins: tuple[str, ...]
     scope: Scope = ANYTHING
     depth: Depth = AS_CONFIGURED
+    earlier: Earlier | None = None
+    kept: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a question that is none."""
@@ -88,6 +91,7 @@ class ResearchJob:
         self._on_plan = on_plan
         self._orchestrator = Orchestrator(runtime, meter, self._on_call, self._on_task)
         self._agents: Mapping[str, Agent] = shipped_agents()
+        self._earlier: Earlier | None = None
         self._depth = AS_CONFIGURED
         self._embedder = None if self._settings.embedder is None else make_embedder(self._settings.embedder)
         self.findings = Findings(job=meter.name)
@@ -103,6 +107,7 @@ class ResearchJob:
         """
         self.findings.question = task.question
         self._go_to(task.depth)
+        self._earlier = task.earlier
         for agent in ("planner", "synthesis"):
             # A model without a price, or not configured, is told before anything is spent.
             self._runtime.check(self._cascade(agent), self._meter)
@@ -143,7 +148,7 @@ class ResearchJob:
 
     async def _prepare(self, task: ResearchTask) -> None:
         """Read the sources and plan, side by side."""
-        planning = Planning(task.question.strip(), self._settings.sub_questions)
+        planning = Planning(task.question.strip(), self._settings.sub_questions, task.earlier)
         outcomes = await self._orchestrator.run(
             Plan(
                 (
@@ -173,10 +178,11 @@ class ResearchJob:
         _raise_any(outcomes)
 
     async def _read(self, chain: Chain, task: ResearchTask) -> None:
-        megabytes = await asyncio.to_thread(estimated_bytes, task.origins, self._limits()) / MEGABYTE
+        held = sum(len(source.text) for source in task.kept)
+        megabytes = (held + await asyncio.to_thread(estimated_bytes, task.origins, self._limits())) / MEGABYTE
         cpu_s = _READING_CPU_S + _READING_CPU_S_PER_MB * megabytes
         rung = self._runtime.code_rung("reader and BM25 index", self._reading, max_cpu_s=cpu_s)
-        request = Request((Message("user", "\n".join(task.origins)),), inputs=task)
+        request = Request((Message("user", "\n".join(task.origins) or "sources that were read before"),), inputs=task)
         reply = await chain.call(request, output=object, name="read", cascade=self._runtime.code(rung))
         self._served("reading", chain, reply)
 
@@ -184,7 +190,10 @@ class ResearchJob:
         room = self._meter.room().seconds
         try:
             async with asyncio.timeout(room):
-                reading = await read_sources(task.origins, limits=self._limits(), scope=task.scope)
+                if task.origins or not task.kept:
+                    reading = await read_sources(task.origins, limits=self._limits(), scope=task.scope)
+                else:
+                    reading = keep_sources(task.kept, task.scope)
                 self.findings.reading = reading
                 self._tell(reading)
                 self.findings.index = await asyncio.to_thread(self._index, reading)
@@ -239,7 +248,7 @@ class ResearchJob:
     async def _synthesise(self, chain: Chain, *, code_only: bool = False) -> None:
         evidence, index = self.findings.evidence, self.findings.index
         assert evidence is not None and index is not None
-        task = Synthesis(evidence, index.lexicon, self._settings.support, self._settings.answerable)
+        task = Synthesis(evidence, index.lexicon, self._settings.support, self._settings.answerable, self._earlier)
         agent = self._agents["synthesis"]
         code = self._runtime.code_rung("extractive synthesiser", extractive_draft, max_cpu_s=1.0)
         # Without a passage there is nothing that a model could read better than code.

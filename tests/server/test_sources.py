@@ -107,6 +107,20 @@ def test_a_redirect_does_not_lead_around_the_domain_rules(http: httpx.Client, pa
     assert result(http, id)["output"]["answered"]
 
 
+def test_an_effort_says_which_models_are_asked(http: httpx.Client, tides: str, models: ScriptedServer) -> None:
+    shown = {one["effort"]: one for one in http.get("/v1/efforts").json()["data"]}
+    assert (shown["lite"]["rungs"], shown["core"]["rungs"]) == (["code", "small"], ["code", "small", "large"])
+    assert shown["lite"]["budget"]["joules"] == 40_000 and shown["pro"]["most_passages"] == 32
+    for effort, asked in (("lite", {"small"}), ("base", {"small", "large"})):
+        models.script({"*": [{"text": "never what was asked for"}]})
+        before = len(models.requests())
+        accepted = http.post(
+            "/v1/research", json={"query": QUESTION, "effort": effort, "sources": {"collections": [tides]}}
+        )
+        assert result(http, accepted.json()["id"])["output"]["answered"], "code answers where models do not"
+        assert {request["body"]["model"] for request in models.requests()[before:]} == asked
+
+
 @pytest.mark.parametrize(
     ("sources", "field", "words"),
     [

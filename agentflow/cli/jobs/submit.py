@@ -33,6 +33,7 @@ from agentflow.jobs.job import Effort, ask_for, budget_for_job
 @click.option("--queue", default="default", show_default=True)
 @click.option("--tenant", metavar="NAME", help="Who pays, by its name in the configuration.")
 @click.option("--dedup-key", metavar="KEY", help="While a job with this key has not ended, give that one back.")
+@click.option("--previous", metavar="JOB", help="The job that this one follows; its sources, if you name none.")
 @click.option("--approve-plan", is_flag=True, help="Wait for a person after planning.")
 @click.option("--allow-private", is_flag=True, help="Fetch pages from private addresses too.")
 @source_bounds
@@ -57,5 +58,6 @@ def command(query: str, sources: tuple[str, ...], config: Path | None, as_json: 
         tenant=options["tenant"],
         dedup_key=options["dedup_key"],
         plan_approval=options["approve_plan"],
+        previous=options["previous"],
     )
     tell(with_jobs(config, lambda jobs: jobs.submit(spec)), as_json=as_json)

@@ -5,7 +5,7 @@
 decides what may be visited and ``scope`` what this reading wants, ``store`` writes and reads the run folder.
 """
 
-from agentflow.research.sources.read import estimated_bytes, read_sources
+from agentflow.research.sources.read import estimated_bytes, keep_sources, read_sources
 from agentflow.research.sources.scope import Scope
 from agentflow.research.sources.source import Reading, ReadLimits, Skipped, Source, SourceDate, kind_of
 
@@ -17,6 +17,7 @@ __all__ = [
     "Source",
     "SourceDate",
     "estimated_bytes",
+    "keep_sources",
     "kind_of",
     "read_sources",
 ]

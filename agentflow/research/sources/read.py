@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from agentflow.errors import SourceError
+from agentflow.errors import FetchRefused, SourceError
 from agentflow.research.sources.files import Walk, in_thread, parse_file, read_files, walk
 from agentflow.research.sources.parsing import Parsers
 from agentflow.research.sources.scope import ANYTHING, Scope
@@ -77,6 +77,29 @@ async def read_sources(
         named = printable(", ".join(origins))[:_SHOWN_CHARS]
         raise SourceError(f"Nothing to read in {named} ({reasons}). Name files with text in them.")
     return Reading(tuple(shelf.sources), tuple(shelf.skipped))
+
+
+def keep_sources(sources: Sequence[Source], scope: Scope = ANYTHING) -> Reading:
+    """Sources that were read before, as a reading of their own: nothing is fetched, and ``scope`` holds for them too.
+
+    Returns:
+        Those that ``scope`` allows, numbered s1, s2, … anew, with the time at which they were read; and the others.
+    """
+    kept: list[Source] = []
+    skipped: list[Skipped] = []
+    for source in sources:
+        left_out = scope.left_out(source.date)
+        if left_out is not None:
+            skipped.append(Skipped(source.origin, left_out[1], left_out[0]))
+            continue
+        try:
+            if is_page(source.origin):
+                scope.check(source.origin)
+        except FetchRefused as refused:
+            skipped.append(Skipped(source.origin, str(refused).rstrip("."), "domain"))
+            continue
+        kept.append(replace(source, id=f"s{len(kept) + 1}"))
+    return Reading(tuple(kept), tuple(skipped))
 
 
 def estimated_bytes(origins: Sequence[str], limits: ReadLimits | None = None) -> int:

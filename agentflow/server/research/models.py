@@ -143,7 +143,8 @@ class ResearchRequest(_Part):
     plan: PlanRequest = PlanRequest()
     """What happens after planning."""
     previous_id: _Id | None = None
-    """The job that this one follows."""
+    """The job that this one follows: what it found is given to this one as material, and its sources are read where
+    ``sources`` names none."""
     metadata: _Metadata = Field(default_factory=dict[str, str])
     """Yours: kept, given back, and filtered by. Names up to 64 characters, values up to 512."""
     webhook: WebhookRequest | None = None

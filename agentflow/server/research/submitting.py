@@ -95,7 +95,7 @@ async def _origins(server: Server, caller: Caller, request: ResearchRequest) -> 
         _check_host(url, "sources.urls", allow_private=settings.allow_private)
     files = [path for id in wanted.collections for path in await server.collections.paths(id, caller.tenant or "")]
     origins = (*wanted.urls, *wanted.paths, *files)
-    if not origins:
+    if not origins and request.previous_id is None:
         raise UsageError("sources: there is nothing to look in. Give urls, or collections with files in them.")
     return origins
 
