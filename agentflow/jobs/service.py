@@ -94,11 +94,19 @@ class Jobs:
         """
         request = spec.model_dump_json(exclude_defaults=True)
         new = Submission(new_job_id(), spec, hashlib.sha256(request.encode()).hexdigest(), idempotency_key)
-        await check_previous(self._database, spec)
+        await self.check(spec)
         view = records.view_of(await self._database.write(lambda c: transitions.submit(c, new)))
         if self._submitted is not None:
             self._submitted()
         return view
+
+    async def check(self, spec: JobSpec) -> None:
+        """Refuse what ``submit`` refuses for the job that it follows, and submit nothing.
+
+        Raises:
+            UnknownJob, JobStateConflict, UsageError: as ``submit`` says.
+        """
+        await check_previous(self._database, spec)
 
     async def get(self, id: str, *, tenant: str | None = None) -> JobView:
         """How the job stands.
@@ -178,6 +186,10 @@ class Jobs:
     async def sources(self, id: str, *, tenant: str | None = None) -> Sequence[Artifact]:
         """What the job read; ``facts`` has each one's origin and title, ``read`` its text."""
         return [one for one in await self.artifacts(id, tenant=tenant) if one.role == "source"]
+
+    async def source_bytes(self, ids: Sequence[str]) -> dict[str, int]:
+        """How many bytes of text each of these jobs has read; those without sources are left out."""
+        return await self._database.read(lambda c: records.source_bytes(c, ids))
 
     async def artifacts(self, id: str, *, tenant: str | None = None) -> Sequence[Artifact]:
         """Everything the job keeps, by name: result, sources, rendered reports."""

@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from agentflow.budget.meter import Meter
 from agentflow.budget.spend import Quote
@@ -45,7 +45,8 @@ Emit = Callable[[str, Mapping[str, Any]], None]
 OnPlan = Callable[[tuple[str, ...]], Awaitable[tuple[str, ...]]]
 _READER = Agent("sources", "Reads the sources and indexes them.", "")
 # CPU seconds held for reading and indexing: a floor, and so much a megabyte of text.
-_READING_CPU_S, _READING_CPU_S_PER_MB = 0.5, 0.6
+_READING_CPU_S: Final = 0.5
+READING_CPU_S_PER_MB: Final = 0.6
 _LONGEST_QUESTION = 4_000
 # A folder may have fifty thousand files: so many are told one by one.
 _SOURCES_TOLD = 200
@@ -180,7 +181,7 @@ class ResearchJob:
     async def _read(self, chain: Chain, task: ResearchTask) -> None:
         held = sum(len(source.text) for source in task.kept)
         megabytes = (held + await asyncio.to_thread(estimated_bytes, task.origins, self._limits())) / MEGABYTE
-        cpu_s = _READING_CPU_S + _READING_CPU_S_PER_MB * megabytes
+        cpu_s = _READING_CPU_S + READING_CPU_S_PER_MB * megabytes
         rung = self._runtime.code_rung("reader and BM25 index", self._reading, max_cpu_s=cpu_s)
         request = Request((Message("user", "\n".join(task.origins) or "sources that were read before"),), inputs=task)
         reply = await chain.call(request, output=object, name="read", cascade=self._runtime.code(rung))

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from agentflow.research.report import Report
-from tests.servers.api import Api, Background, key
+from tests.servers.api import Api, Background
 from tests.servers.openai_server import ScriptedServer
 
 QUESTION = "How high does the tide rise in the Bay of Fundy?"
@@ -126,6 +126,24 @@ def test_what_cannot_be_followed_is_told(http: httpx.Client, first: str) -> None
     deleted = refused(first)
     assert (deleted.status_code, deleted.json()["type"]) == (404, unknown.json()["type"])
     assert refused("no such id").status_code == 422
+    for previous, answer in ((waiting, cancelled), (first, deleted)):
+        asked = {"query": "And why?", "previous_id": previous}
+        assert http.post("/v1/research:estimate", json=asked).json() == answer.json(), "an estimate is refused alike"
+
+
+def test_a_follow_up_is_estimated_with_what_it_is_told_and_reads(http: httpx.Client, first: str) -> None:
+    def tokens(**asked: Any) -> float:
+        answer = http.post("/v1/research:estimate", json={"query": "And why?", **asked})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["tokens"]["p90"]
+
+    collection = http.post("/v1/collections", json={"name": "same"}).json()["id"]
+    http.post(f"/v1/collections/{collection}/files", files={"file": ("tides.md", TIDES)})
+    alone = tokens(sources={"collections": [collection]})
+    assert alone < tokens(sources={"collections": [collection]}, previous_id=first) == tokens(previous_id=first)
+    assert http.post("/v1/research:estimate", json={"query": "Why?"}).status_code == 400
+    gone = {"query": "Why?", "sources": {"collections": ["col_0000"]}}
+    assert http.post("/v1/research:estimate", json=gone).status_code == 404
 
 
 def test_a_job_deleted_while_its_follow_up_waited_ends_that_with_a_clear_error(
@@ -139,17 +157,3 @@ def test_a_job_deleted_while_its_follow_up_waited_ends_that_with_a_clear_error(
     ended = http.get(f"/v1/research/{id}/result", params={"wait": 20})
     assert ended.status_code == 409 and f"'{first}', which this one follows, was deleted" in ended.json()["detail"]
     assert http.get(f"/v1/research/{id}").json()["failures"] <= 1, "what cannot be is not tried again"
-
-
-def test_another_tenants_job_is_followed_no_more_than_an_unknown_one(
-    models: ScriptedServer, folder: Path, first: str, api: Api
-) -> None:
-    theirs = key(folder, "mallory")
-    with api.client(theirs) as mallory:
-        answers = [
-            mallory.post("/v1/research", json={"query": "And why?", "previous_id": id})
-            for id in (first, "20260101-000000-0000000000000000")
-        ]
-    assert [answer.status_code for answer in answers] == [404, 404]
-    one, two = (answer.json() for answer in answers)
-    assert one["detail"].replace(first, "X") == two["detail"].replace("20260101-000000-0000000000000000", "X")

@@ -62,7 +62,7 @@ async def submit_batch(
 
 async def _submit(server: Server, caller: Caller, request: ResearchRequest, key: str | None) -> Submitted:
     settings = server.settings.server
-    origins = await _origins(server, caller, request)
+    origins = await origins_of(server, caller, request)
     if request.webhook is not None:
         _check_host(request.webhook.url, "webhook.url", allow_private=settings.allow_private)
     spec = request.spec(caller.tenant, origins, allow_private=settings.allow_private)
@@ -79,7 +79,7 @@ def submitted(job: JobView) -> Submitted:
     return Submitted(id=job.id, status=job.state, urls=urls_of(job.id), poll_after=poll_after(job.state))
 
 
-async def _origins(server: Server, caller: Caller, request: ResearchRequest) -> tuple[str, ...]:
+async def origins_of(server: Server, caller: Caller, request: ResearchRequest) -> tuple[str, ...]:
     """Every source of a request, as workers read them.
 
     Raises:
