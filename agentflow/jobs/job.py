@@ -89,12 +89,17 @@ class StopReason(StrEnum):
 
 
 def _utc(value: datetime) -> datetime:
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is no moment that can be counted") from None
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# What is counted in millionths fits 63 bits; so many seconds are three centuries.
+_Physical = Annotated[float, Field(gt=0, le=9e12, allow_inf_nan=False)]
+_Seconds = Annotated[float, Field(gt=0, le=1e10, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
@@ -108,13 +113,13 @@ class JobBudget(_Part):
     """Dollars."""
     tokens: int | None = Field(default=None, gt=0, le=10**15)
     """Input and output tokens together."""
-    joules: _Positive | None = None
+    joules: _Physical | None = None
     """Joules."""
-    grams_co2e: _Positive | None = None
+    grams_co2e: _Physical | None = None
     """Grams of CO2 equivalent."""
     calls: int | None = Field(default=None, gt=0, le=10**12)
     """Attempts, those of code included."""
-    seconds: _Positive | None = None
+    seconds: _Seconds | None = None
     """Wall clock of work; waiting in a queue is not counted."""
     on_limit: OnLimit = "answer"
     """``answer``: end with what there is; ``pause``: wait until the budget is raised; ``fail``: end as failed."""

@@ -49,7 +49,7 @@ async def load_previous(database: Database, store: BlobStore, spec: JobSpec) -> 
             tuple(str(part["text"]) for part in report.get("sub_questions", ())),
             tuple(str(claim["text"]) for claim in report.get("claims", ())),
         )
-        sources = () if spec.sources.origins else [one for one in kept if one.role == "source"]
+        sources = () if spec.sources.named else [one for one in kept if one.role == "source"]
         return earlier, tuple([await _source(store, spec.previous, one) for one in sorted(sources, key=_number)])
     except UnknownJob as error:
         raise _gone(spec.previous) from error
@@ -73,7 +73,7 @@ def _followed(connection: sa.Connection, spec: JobSpec) -> list[Artifact]:
     if not view.has_result:
         raise JobStateConflict(f"The job '{id}' is {view.state} and has no result that could be followed.")
     kept = records.artifacts(connection, id)
-    if not spec.sources.origins and not any(one.role == "source" for one in kept):
+    if not spec.sources.named and not any(one.role == "source" for one in kept):
         raise UsageError(f"sources: there is nothing to look in: none are named, and the job '{id}' has read none.")
     return kept
 

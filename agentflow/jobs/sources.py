@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,6 +15,7 @@ from agentflow.errors import FetchRefused, UsageError
 from agentflow.research.sources.scope import Scope
 from agentflow.research.sources.source import is_page
 
+MOST_ORIGINS: Final = 1_000
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -80,10 +81,19 @@ class SourceBounds(BaseModel):
 class JobSources(SourceBounds):
     """Where a research job looks."""
 
-    origins: tuple[Annotated[str, Field(min_length=1, max_length=4_096)], ...] = Field(default=(), max_length=1_000)
+    origins: tuple[Annotated[str, Field(min_length=1, max_length=4_096)], ...] = Field(
+        default=(), max_length=MOST_ORIGINS
+    )
     """Paths of files and folders, and http(s) addresses."""
+    collections: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(default=(), max_length=20)
+    """Collections of the tenant's uploaded files, by their ids; they are read as they are when the job starts."""
     allow_private: bool = False
     """Fetch pages from private addresses too."""
+
+    @property
+    def named(self) -> bool:
+        """Whether it names anything to look in."""
+        return bool(self.origins or self.collections)
 
     @model_validator(mode="after")
     def _pages_may_be_read(self) -> Self:

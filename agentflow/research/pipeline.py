@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from agentflow.budget.meter import Meter
 from agentflow.budget.spend import Quote
@@ -29,6 +29,7 @@ from agentflow.research.corpus import Corpus
 from agentflow.research.depth import AS_CONFIGURED, Depth
 from agentflow.research.earlier import Earlier
 from agentflow.research.evidence import Draft, Evidence
+from agentflow.research.indexed import IndexedSource, Shelf, index_of, joined
 from agentflow.research.planning import Plan as ResearchPlan
 from agentflow.research.planning import Planning, heuristic_plan, plan_check, planning_request
 from agentflow.research.report import Ending, Report
@@ -44,9 +45,8 @@ from agentflow.telemetry import tracing
 Emit = Callable[[str, Mapping[str, Any]], None]
 OnPlan = Callable[[tuple[str, ...]], Awaitable[tuple[str, ...]]]
 _READER = Agent("sources", "Reads the sources and indexes them.", "")
-# CPU seconds held for reading and indexing: a floor, and so much a megabyte of text.
-_READING_CPU_S: Final = 0.5
-READING_CPU_S_PER_MB: Final = 0.6
+# A floor of CPU seconds, and so much a megabyte of text.
+_READING_CPU_S, _READING_CPU_S_PER_MB = 0.5, 0.6
 _LONGEST_QUESTION = 4_000
 # A folder may have fifty thousand files: so many are told one by one.
 _SOURCES_TOLD = 200
@@ -82,14 +82,18 @@ class ResearchJob:
         meter: the job's node of the budget tree; its name is the job's id.
         emit: told of everything that happens, as (kind, data).
         on_plan: given the sub-questions of the plan; returns those to answer, or raises to end the job there.
+        shelf: uploaded files to look in beside the task's origins.
     """
 
-    def __init__(self, runtime: Runtime, meter: Meter, emit: Emit, on_plan: OnPlan | None = None) -> None:
+    def __init__(
+        self, runtime: Runtime, meter: Meter, emit: Emit, on_plan: OnPlan | None = None, shelf: Shelf | None = None
+    ) -> None:
         self._runtime = runtime
         self._settings = runtime.settings.research
         self._meter = meter
         self._emit = emit
         self._on_plan = on_plan
+        self._shelf = shelf
         self._orchestrator = Orchestrator(runtime, meter, self._on_call, self._on_task)
         self._agents: Mapping[str, Agent] = shipped_agents()
         self._earlier: Earlier | None = None
@@ -179,11 +183,12 @@ class ResearchJob:
         _raise_any(outcomes)
 
     async def _read(self, chain: Chain, task: ResearchTask) -> None:
-        held = sum(len(source.text) for source in task.kept)
-        megabytes = (held + await asyncio.to_thread(estimated_bytes, task.origins, self._limits())) / MEGABYTE
-        cpu_s = _READING_CPU_S + READING_CPU_S_PER_MB * megabytes
-        rung = self._runtime.code_rung("reader and BM25 index", self._reading, max_cpu_s=cpu_s)
-        request = Request((Message("user", "\n".join(task.origins) or "sources that were read before"),), inputs=task)
+        names, unread = ((), 0) if self._shelf is None else (self._shelf.names, self._shelf.unread_bytes)
+        unread += sum(len(source.text) for source in task.kept)
+        size = unread + await asyncio.to_thread(estimated_bytes, task.origins, self._limits())
+        rung = self._runtime.code_rung("reader and BM25 index", self._reading, max_cpu_s=reading_cpu_s(size))
+        asked = "\n".join((*task.origins, *names)) or "sources that were read before"
+        request = Request((Message("user", asked),), inputs=task)
         reply = await chain.call(request, output=object, name="read", cascade=self._runtime.code(rung))
         self._served("reading", chain, reply)
 
@@ -191,29 +196,37 @@ class ResearchJob:
         room = self._meter.room().seconds
         try:
             async with asyncio.timeout(room):
-                if task.origins or not task.kept:
-                    reading = await read_sources(task.origins, limits=self._limits(), scope=task.scope)
-                else:
-                    reading = keep_sources(task.kept, task.scope)
+                reading, kept = await self._sources(task)
                 self.findings.reading = reading
-                self._tell(reading)
-                self.findings.index = await asyncio.to_thread(self._index, reading)
+                self._tell(reading, kept)
+                self.findings.index = await asyncio.to_thread(self._index, reading, kept)
         except TimeoutError:
             # The job's seconds are gone: the meter says so in its own words.
             self._meter.hold(Quote()).release()
             raise
         return Answer(True)
 
-    def _tell(self, reading: Reading) -> None:
+    async def _sources(self, task: ResearchTask) -> tuple[Reading, tuple[IndexedSource, ...]]:
+        """Everything there is to look in, and the part of it whose index was kept."""
+        uploaded = () if self._shelf is None else await self._shelf.load()
+        reading = Reading((), ())
+        if task.kept and not task.origins:
+            reading = keep_sources(task.kept, task.scope)
+        elif task.origins or not uploaded:
+            reading = await read_sources(task.origins, limits=self._limits(), scope=task.scope)
+        return joined(reading, uploaded, task.scope)
+
+    def _tell(self, reading: Reading, uploaded: Sequence[IndexedSource]) -> None:
         left_out = Counter(skipped.cause for skipped in reading.skipped)
-        told = {"sources": len(reading.sources), "skipped": len(reading.skipped), "left_out": dict(left_out)}
-        self._emit("sources.read", told)
+        told = {"sources": len(reading.sources), "skipped": len(reading.skipped), "uploaded": len(uploaded)}
+        self._emit("sources.read", {**told, "left_out": dict(left_out)})
         for source in reading.sources[:_SOURCES_TOLD]:
             facts = {"id": source.id, "origin": source.origin, "title": source.title, **date_facts(source.date)}
             self._emit("source", facts)
 
-    def _index(self, reading: Reading) -> Bm25Index:
-        return Bm25Index.build(Corpus.build(reading.sources, chunk_chars=self._settings.chunk_chars))
+    def _index(self, reading: Reading, kept: Sequence[IndexedSource]) -> Bm25Index:
+        fresh = reading.sources[: len(reading.sources) - len(kept)]
+        return index_of(Corpus.build(fresh, chunk_chars=self._settings.chunk_chars), kept)
 
     async def _plan(self, chain: Chain, planning: Planning) -> None:
         agent = self._agents["planner"]
@@ -333,6 +346,11 @@ class ResearchJob:
 
     def _on_task(self, task: Task, state: TaskState, meter: Meter) -> None:
         self._emit(f"task.{state}", {"task": task.name, "agent": task.agent.name, "meter": meter.path})
+
+
+def reading_cpu_s(size: int) -> float:
+    """CPU seconds that reading and indexing so many bytes is held for."""
+    return _READING_CPU_S + _READING_CPU_S_PER_MB * size / MEGABYTE
 
 
 def _raise_any(outcomes: Mapping[str, Outcome]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,20 +19,19 @@ from agentflow.budget.money import NANO
 from agentflow.budget.spend import Quote
 from agentflow.cascade.rung import Answer, ModelRung
 from agentflow.jobs.effort import effort_of, limits_of
-from agentflow.jobs.job import JobFilter, JobSpec, JobSpend, JobState
+from agentflow.jobs.job import JobFilter, JobSpec, JobSpend, JobState, JobView
 from agentflow.messages import Message, Request
 from agentflow.orchestration.library import shipped_agents
 from agentflow.research.earlier import MOST_CHARS
-from agentflow.research.pipeline import READING_CPU_S_PER_MB
+from agentflow.research.pipeline import reading_cpu_s
 from agentflow.research.sources import estimated_bytes
-from agentflow.research.sources.source import MEGABYTE
 from agentflow.runtime import Runtime
-from agentflow.server.access import Submitter
+from agentflow.server.access import AdmittingRoute, Submitter
 from agentflow.server.research.models import Estimate, EstimateError, Range, ResearchRequest
 from agentflow.server.research.submitting import origins_of
 from agentflow.server.state import TheServer
 
-router = APIRouter(prefix="/v1", tags=["research"])
+router = APIRouter(prefix="/v1", tags=["research"], route_class=AdmittingRoute)
 # Fewer jobs than these say too little.
 ENOUGH: Final = 5
 _RECENT: Final = 100
@@ -48,6 +47,14 @@ class Past:
 
     expected: Figures
     spent: Figures
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What there is to look in: characters of text, and bytes that nobody has read and indexed yet."""
+
+    text: int
+    unread: int
 
 
 @router.post("/research:estimate", summary="What a job would cost")
@@ -67,11 +74,12 @@ async def estimate_research(server: TheServer, caller: Submitter, request: Resea
     stored = await server.jobs.source_bytes(ids)
     named = await asyncio.to_thread(_named_bytes, [spec, *(job.spec for job in ran)])
     past = [
-        Past(expected(runtime, job.spec, max(named[job.spec.sources.origins], stored.get(job.id, 0)))[0],
-             _figures(job.spend))
-        for job in ran
+        Past(expected(runtime, job.spec, _material(job, named, stored))[0], _figures(job.spend)) for job in ran
     ]  # fmt: skip
-    material = named[spec.sources.origins] if spec.sources.origins else stored.get(spec.previous or "", 0)
+    uploads = await server.catalogue.uploads(spec.sources.collections, caller.tenant or "", "")
+    unread = named[spec.sources.origins]
+    text = unread + sum(upload.characters for upload in uploads)
+    material = Material(text if spec.sources.named else stored.get(spec.previous or "", 0), unread)
     middle, most = _scaled(expected(runtime, spec, material), past)
     limits = limits_of(spec.budget, spec.effort, runtime.settings)
     bounds = (limits.tokens, limits.usd, limits.joules, limits.seconds)
@@ -83,7 +91,7 @@ async def estimate_research(server: TheServer, caller: Submitter, request: Resea
     return Estimate(**ranges, basis="history" if known else "configuration", error=error_of(past) if known else None)
 
 
-def expected(runtime: Runtime, spec: JobSpec, material: int) -> tuple[Figures, Figures]:
+def expected(runtime: Runtime, spec: JobSpec, material: Material) -> tuple[Figures, Figures]:
     """What a job is expected to use by its configuration alone, and the most.
 
     Expected is the cheapest model rung of planning and synthesis, each asked once, with half of the longest reply; the
@@ -93,10 +101,10 @@ def expected(runtime: Runtime, spec: JobSpec, material: int) -> tuple[Figures, F
     Args:
         runtime: rungs and prices.
         spec: what is asked; its effort says which rungs and how many passages.
-        material: bytes of its sources. Dates and domains may leave some of them out.
+        material: of its sources. Dates and domains may leave some of them out.
     """
     depth, agents = effort_of(spec.effort, runtime.settings).depth, shipped_agents()
-    least, most = [_reading(runtime, material, 0.5)], [_reading(runtime, material, 1.0)]
+    least, most = [_reading(runtime, material.unread, 0.5)], [_reading(runtime, material.unread, 1.0)]
     quoted = "word " * (MOST_CHARS // 5) if spec.previous is not None else ""
     for name in ("planner", "synthesis"):
         agent = agents[name]
@@ -105,7 +113,7 @@ def expected(runtime: Runtime, spec: JobSpec, material: int) -> tuple[Figures, F
         read = 0
         if name == "synthesis":
             looks = depth.widened(runtime.settings.research, [rung.context for rung in rungs])
-            read = min(looks.most_passages * looks.chunk_chars, material)
+            read = min(looks.most_passages * looks.chunk_chars, material.text)
         asked = f"{quoted}{spec.query}{'word ' * (read // 5)}"
         request = Request((Message("system", agent.instructions), Message("user", asked)))
         if rungs:
@@ -114,9 +122,14 @@ def expected(runtime: Runtime, spec: JobSpec, material: int) -> tuple[Figures, F
     return _sum(least), _sum(most)
 
 
-def _reading(runtime: Runtime, material: int, share: float) -> Quote:
-    cpu_s = _CODE_CPU_S + share * READING_CPU_S_PER_MB * material / MEGABYTE
-    return runtime.code_rung("code", _nothing, max_cpu_s=cpu_s).quote()
+def _reading(runtime: Runtime, unread: int, share: float) -> Quote:
+    return runtime.code_rung("code", _nothing, max_cpu_s=_CODE_CPU_S + share * reading_cpu_s(unread)).quote()
+
+
+def _material(job: JobView, named: Mapping[tuple[str, ...], int], stored: Mapping[str, int]) -> Material:
+    """What a job that ran looked in: estimated as for one that has not, for that is what is compared."""
+    unread = named[job.spec.sources.origins]
+    return Material(max(unread, stored.get(job.id, 0)), unread)
 
 
 def _named_bytes(specs: Iterable[JobSpec]) -> dict[tuple[str, ...], int]:
