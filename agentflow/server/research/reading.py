@@ -156,15 +156,24 @@ async def get_spend(server: TheServer, caller: Reader, id: JobId) -> SpendView:
 @router.get("/{id}/report.md", summary="The report as Markdown", response_class=Response)
 async def get_markdown(server: TheServer, caller: Reader, id: JobId) -> Response:
     """Its citations are footnotes."""
-    return await _file(server, caller.tenant, id, "report.md", "text/markdown; charset=utf-8")
+    return await _rendered(server, caller.tenant, id, "report.md", "text/markdown; charset=utf-8")
 
 
 @router.get("/{id}/report.html", summary="The report as a page", response_class=Response)
 async def get_page(server: TheServer, caller: Reader, id: JobId) -> Response:
     """One file without scripts, whose citations open on the quoted spans."""
-    response = await _file(server, caller.tenant, id, "report.html", "text/html; charset=utf-8")
+    response = await _rendered(server, caller.tenant, id, "report.html", "text/html; charset=utf-8")
     response.headers["Content-Security-Policy"] = _PAGE_POLICY
     return response
+
+
+async def _rendered(server: Server, tenant: str | None, id: str, name: str, media_type: str) -> Response:
+    """A report for people; where there is none, why there is no result."""
+    try:
+        return await _file(server, tenant, id, name, media_type)
+    except UnknownJob:
+        await server.jobs.result(id, wait_s=0.0, tenant=tenant)
+        raise
 
 
 async def _file(server: Server, tenant: str | None, id: str, name: str, media_type: str) -> Response:
