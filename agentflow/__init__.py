@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from agentflow.messages import Image, Message, Request, TokenUsage
     from agentflow.orchestration.agent import Agent
     from agentflow.research.report import Citation, Claim, Report
+    from agentflow.research.sources import Scope
 
 __all__ = [
     "Agent",
@@ -82,6 +83,7 @@ __all__ = [
     "Report",
     "Request",
     "Reuse",
+    "Scope",
     "Settings",
     "SourceError",
     "Spend",
@@ -127,6 +129,7 @@ _HOMES = {
     "Report": "research.report",
     "Request": "messages",
     "Reuse": "cascade.cache",
+    "Scope": "research.sources",
     "Settings": "config",
     "Spend": "budget.spend",
     "Statistical": "budget.admission",

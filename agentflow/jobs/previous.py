@@ -1,7 +1,7 @@
 """The job that another one follows: whether it can be followed, and what it leaves to it. Imports records, the store.
 
-``Jobs.submit`` asks the first, so that a request is refused at once; the worker asks again, for a job may be deleted
-in between.
+Whoever submits asks the first, so that a request is refused at once; the worker asks again, for a job may be deleted in
+between.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from agentflow.research.earlier import Earlier
 from agentflow.research.sources.source import Source, SourceDate
 
 
-async def check_previous(database: Database, spec: JobSpec) -> None:
-    """Refuse a job that follows one which leaves it nothing.
+def followed(connection: sa.Connection, spec: JobSpec) -> list[Artifact]:
+    """Everything that the job keeps which ``spec`` follows; nothing where it follows none, or need not look into it.
 
     Raises:
         UnknownJob: there is no such job, or it is another tenant's.
@@ -29,8 +29,21 @@ async def check_previous(database: Database, spec: JobSpec) -> None:
         UsageError: it is no research job; or neither of the two has sources.
     """
     if spec.previous is None:
-        return
-    await database.read(lambda c: _followed(c, spec))
+        return []
+    id = spec.previous
+    view = records.view_of(records.find(connection, id, spec.tenant))
+    if spec.kind != "research":
+        return []
+    if view.spec.kind != "research":
+        raise UsageError(f"previous: the job '{id}' is of kind '{view.spec.kind}'; a research job follows another one.")
+    if not view.state.ended:
+        raise JobStateConflict(f"The job '{id}' is {view.state}. Wait until it has ended, or stop it, then follow it.")
+    if not view.has_result:
+        raise JobStateConflict(f"The job '{id}' is {view.state} and has no result that could be followed.")
+    kept = records.artifacts(connection, id)
+    if not spec.sources.named and not any(one.role == "source" for one in kept):
+        raise UsageError(f"sources: there is nothing to look in: none are named, and the job '{id}' has read none.")
+    return kept
 
 
 async def load_previous(database: Database, store: BlobStore, spec: JobSpec) -> tuple[Earlier, tuple[Source, ...]]:
@@ -42,7 +55,7 @@ async def load_previous(database: Database, store: BlobStore, spec: JobSpec) -> 
     """
     assert spec.previous is not None
     try:
-        kept = await database.read(lambda c: _followed(c, spec))
+        kept = await database.read(lambda c: followed(c, spec))
         report: Any = json.loads(await store.get(spec.previous, _result(kept).sha256))
         earlier = Earlier(
             str(report.get("question", "")),
@@ -58,24 +71,6 @@ async def load_previous(database: Database, store: BlobStore, spec: JobSpec) -> 
         if await _still_there(database, spec):
             raise
         raise _gone(spec.previous) from None
-
-
-def _followed(connection: sa.Connection, spec: JobSpec) -> list[Artifact]:
-    """Everything that the job keeps which ``spec`` follows."""
-    id = spec.previous or ""
-    view = records.view_of(records.find(connection, id, spec.tenant))
-    if spec.kind != "research":
-        return []
-    if view.spec.kind != "research":
-        raise UsageError(f"previous: the job '{id}' is of kind '{view.spec.kind}'; a research job follows another one.")
-    if not view.state.ended:
-        raise JobStateConflict(f"The job '{id}' is {view.state}. Wait until it has ended, or stop it, then follow it.")
-    if not view.has_result:
-        raise JobStateConflict(f"The job '{id}' is {view.state} and has no result that could be followed.")
-    kept = records.artifacts(connection, id)
-    if not spec.sources.named and not any(one.role == "source" for one in kept):
-        raise UsageError(f"sources: there is nothing to look in: none are named, and the job '{id}' has read none.")
-    return kept
 
 
 def _result(kept: list[Artifact]) -> Artifact:

@@ -34,7 +34,7 @@ from agentflow.jobs.job import (
     JobStatistics,
     JobView,
 )
-from agentflow.jobs.previous import check_previous
+from agentflow.jobs.previous import followed
 from agentflow.jobs.runs import new_job_id
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.transitions import Submission
@@ -94,8 +94,15 @@ class Jobs:
         """
         request = spec.model_dump_json(exclude_defaults=True)
         new = Submission(new_job_id(), spec, hashlib.sha256(request.encode()).hexdigest(), idempotency_key)
-        await self.check(spec)
-        view = records.view_of(await self._database.write(lambda c: transitions.submit(c, new)))
+
+        def work(connection: sa.Connection) -> records.Row:
+            row = transitions.submit(connection, new)
+            # A request that came before is answered as it was then, whatever became of the job that it follows.
+            if row.id == new.id:
+                followed(connection, spec)
+            return row
+
+        view = records.view_of(await self._database.write(work))
         if self._submitted is not None:
             self._submitted()
         return view
@@ -106,7 +113,7 @@ class Jobs:
         Raises:
             UnknownJob, JobStateConflict, UsageError: as ``submit`` says.
         """
-        await check_previous(self._database, spec)
+        await self._database.read(lambda c: followed(c, spec))
 
     async def get(self, id: str, *, tenant: str | None = None) -> JobView:
         """How the job stands.

@@ -149,8 +149,11 @@ def test_a_follow_up_is_estimated_with_what_it_is_told_and_reads(http: httpx.Cli
 def test_a_job_deleted_while_its_follow_up_waited_ends_that_with_a_clear_error(
     http: httpx.Client, first: str, folder: Path
 ) -> None:
-    id = submit(http, "And why?", previous_id=first, deferrable_until=LATER)
+    asked = {"query": "And why?", "previous_id": first, "deferrable_until": LATER}
+    headers = {"Idempotency-Key": first}
+    id = http.post("/v1/research", json=asked, headers=headers).json()["id"]
     assert http.delete(f"/v1/research/{first}").status_code == 204
+    assert http.post("/v1/research", json=asked, headers=headers).json()["id"] == id, "the same request, the same job"
     with sqlite3.connect(folder / ".agentflow" / "jobs.db") as database:
         # Its time has come.
         assert database.execute("update agentflow_job set next_ms = 0 where id = ?", (id,)).rowcount == 1
