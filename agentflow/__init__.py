@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from agentflow.jobs.kinds import JobContext
     from agentflow.messages import Image, Message, Request, TokenUsage
     from agentflow.orchestration.agent import Agent
+    from agentflow.research.output import JobOutput
     from agentflow.research.report import Citation, Claim, Report
     from agentflow.research.sources import Scope
 
@@ -71,6 +72,7 @@ __all__ = [
     "JobContext",
     "JobEvent",
     "JobHandle",
+    "JobOutput",
     "JobResult",
     "JobSpec",
     "JobState",
@@ -119,6 +121,7 @@ _HOMES = {
     "JobContext": "jobs.kinds",
     "JobEvent": "jobs.job",
     "JobHandle": "jobs.handle",
+    "JobOutput": "research.output",
     "JobResult": "jobs.job",
     "JobSpec": "jobs.job",
     "JobState": "jobs.job",

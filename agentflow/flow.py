@@ -24,6 +24,7 @@ from agentflow.jobs.effort import effort_of
 from agentflow.jobs.job import Effort
 from agentflow.jobs.research import run_research
 from agentflow.jobs.runs import RunStore
+from agentflow.research.output import JobOutput, Verify
 from agentflow.research.pipeline import ResearchTask
 from agentflow.research.report import Report
 from agentflow.research.sources.scope import ANYTHING, Scope
@@ -153,6 +154,8 @@ class Flow:
         tenant: str | None = None,
         ask: Ask | None = None,
         residency: Collection[str] | None = None,
+        output: JobOutput | None = None,
+        verify: Verify = "quotes",
     ) -> Report:
         """Answer a question from sources, every claim with verified citations.
 
@@ -165,6 +168,9 @@ class Flow:
             tenant: who pays, by its name in the configuration.
             ask: asked when a call does not fit a budget with ``on_exceed="ask"``; returns what to raise, or None.
             residency: every call of the job is served in regions with one of these tags, as in ``{"eu"}``.
+            output: how long the answer may be, its language, its citations, and a JSON schema to fill: the report's
+                ``data`` then.
+            verify: ``judged`` has a model judge every claim against its quotes, after code has checked it.
 
         Returns:
             The report. Its run folder is ``flow.runs.run(report.job)``. A budget that ends the job early is no
@@ -174,8 +180,8 @@ class Flow:
             SourceError: a source cannot be read.
             UsageError: the question is empty, or there is no such tenant.
         """
-        profile = effort_of(effort, self.settings)
-        task = ResearchTask(question, tuple(str(source) for source in sources), scope, profile.depth)
+        profile, origins = effort_of(effort, self.settings), tuple(str(source) for source in sources)
+        task = ResearchTask(question, origins, scope, profile.depth, output or JobOutput(), verify)
         finished = await run_research(
             self.runtime, task, budget or profile.budget, tenant=tenant, ask=ask, residency=residency
         )
@@ -225,8 +231,8 @@ class Flow:
             sources: of a research job: paths of files and folders, and http(s) addresses.
             budget: limits of the job; those of its effort or of the configuration when None.
             idempotency_key: submitting with the same key again gives the same job back.
-            asked: every other field of ``JobSpec`` (effort, on_limit, deadline, priority, tenant, previous, metadata
-                ...) and of ``JobSources`` (after, before, include_domains, allow_network ...).
+            asked: every other field of ``JobSpec`` (output, verify, effort, on_limit, deadline, tenant, previous ...)
+                and of ``JobSources`` (after, before, include_domains, allow_network ...).
 
         Returns:
             A handle: ``events()``, ``result()``, ``stop()`` ...
@@ -251,7 +257,7 @@ class Flow:
         """Work on this database's jobs, if it is for one process and no other does."""
         if self._serving is not None or self.settings.jobs.kind != "sqlite":
             return
-        from agentflow.jobs.opening import open_worker
+        from agentflow.jobs.hiring import open_worker
 
         worker = open_worker(self.settings, self.runtime, kinds=self._kinds)
         try:

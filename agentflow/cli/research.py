@@ -14,6 +14,7 @@ import click
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import Question
 from agentflow.cli.bounds import bounds_of, source_bounds
+from agentflow.cli.output import output_of, output_options
 from agentflow.cli.progress import show_progress
 from agentflow.config import Settings, load_settings
 from agentflow.errors import UsageError
@@ -40,6 +41,7 @@ _EXIT = {"budget": 3, "interrupted": 130, "error": 1}
 @click.option("--max-calls", metavar="CALLS", help="Most attempts, those of code included.")
 @click.option("--on-exceed", type=click.Choice(["stop", "degrade", "ask"]), help="When a call does not fit.")
 @click.option("--tenant", metavar="NAME", help="Who pays, by its name in the configuration.")
+@output_options
 @click.option("--allow-private", is_flag=True, help="Fetch pages from private, loopback and link-local addresses too.")
 @source_bounds
 @click.option("--max-file-mb", type=float, help="Largest file to read, in megabytes.")
@@ -55,7 +57,7 @@ def command(question: str, sources: tuple[str, ...], **options: Any) -> int:
     allow_private = options["allow_private"] or settings.sources.allow_private
     profile = effort_of(options["effort"], settings)
     scope = bounds_for(**bounds_of(options)).scope(allow_private=allow_private)
-    task = ResearchTask(question, sources, scope, profile.depth)
+    task = ResearchTask(question, sources, scope, profile.depth, output_of(options), options["verify"])
     budget = _budget(options, profile.budget)
     export.setup(capture_content=settings.telemetry.capture_content, compat=settings.telemetry.otel_compat)
     finished = asyncio.run(_run(settings, task, budget, options))
@@ -121,6 +123,7 @@ def _settings(options: dict[str, Any]) -> Settings:
 def _budget(options: dict[str, Any], configured: Budget) -> Budget:
     """The limits of the command line, each over that of the effort."""
     given = {name.removeprefix("max_"): options[name] for name in options if name.startswith("max_")}
-    given.pop("file_mb")
+    for other in ("file_mb", "words"):
+        given.pop(other)
     given["on_exceed"] = options["on_exceed"]
     return replace(configured, **{name: value for name, value in given.items() if value is not None})

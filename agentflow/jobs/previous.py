@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from agentflow.errors import JobStateConflict, JobStoreError, UnknownJob, UsageError
 from agentflow.jobs import records
 from agentflow.jobs.database import Database
-from agentflow.jobs.job import RESULT, Artifact, JobSpec
+from agentflow.jobs.job import Artifact, JobSpec
+from agentflow.jobs.naming import REPORT, RESULT
 from agentflow.jobs.store.base import BlobStore
 from agentflow.research.earlier import Earlier
 from agentflow.research.sources.source import Source, SourceDate
@@ -56,7 +57,7 @@ async def load_previous(database: Database, store: BlobStore, spec: JobSpec) -> 
     assert spec.previous is not None
     try:
         kept = await database.read(lambda c: followed(c, spec))
-        report: Any = json.loads(await store.get(spec.previous, _result(kept).sha256))
+        report: Any = json.loads(await store.get(spec.previous, _report(kept).sha256))
         earlier = Earlier(
             str(report.get("question", "")),
             tuple(str(part["text"]) for part in report.get("sub_questions", ())),
@@ -73,8 +74,10 @@ async def load_previous(database: Database, store: BlobStore, spec: JobSpec) -> 
         raise _gone(spec.previous) from None
 
 
-def _result(kept: list[Artifact]) -> Artifact:
-    return next(one for one in kept if one.name == RESULT)
+def _report(kept: list[Artifact]) -> Artifact:
+    """The job's report; its result was that before results had other forms."""
+    named = {one.name: one for one in kept}
+    return named.get(REPORT) or named[RESULT]
 
 
 async def _source(store: BlobStore, job: str, kept: Artifact) -> Source:

@@ -20,8 +20,10 @@ from agentflow.jobs.effort import effort_of
 from agentflow.jobs.events import Event, EventLog
 from agentflow.jobs.job import JobState, StopReason
 from agentflow.jobs.kinds import JobContext, Outcome
-from agentflow.jobs.runs import RunFolder, RunStore, new_job_id
+from agentflow.jobs.naming import BASIS, REPORT, new_job_id
+from agentflow.jobs.runs import RunFolder, RunStore
 from agentflow.jobs.spending import recorded
+from agentflow.jobs.statements import compact
 from agentflow.research.pipeline import ResearchJob, ResearchTask
 from agentflow.research.rendering import to_html, to_markdown
 from agentflow.research.report import Report
@@ -138,9 +140,18 @@ async def research_kind(context: JobContext, shelves: Shelves | None = None) -> 
             **date_facts(source.date),
         }  # fmt: skip
         await context.save(f"sources/{source.id}.txt", source.text, source.media_type, role="source", facts=facts)
-    await context.save("report.md", to_markdown(report, texts), "text/markdown")
+    markdown = to_markdown(report, texts)
+    await context.save("report.md", markdown, "text/markdown")
     await context.save("report.html", to_html(report, texts), "text/html")
-    return Outcome(report.model_dump(mode="json"), report.ending is not None, _stop_reason(report))
+    data = report.model_dump(mode="json")
+    await context.save(REPORT, compact(data), "application/json")
+    if report.basis is not None:
+        await context.save(BASIS, compact(data["basis"]), "application/json")
+        output = report.data
+    else:
+        # Of a form that could not be filled too: nothing is made up in its place.
+        output = markdown if spec.output.format == "text" else data
+    return Outcome(output, report.ending is not None, _stop_reason(report))
 
 
 async def _task(context: JobContext) -> ResearchTask:
@@ -148,7 +159,7 @@ async def _task(context: JobContext) -> ResearchTask:
     scope = spec.sources.scope(allow_private=spec.sources.allow_private)
     depth = effort_of(spec.effort, context.runtime.settings).depth
     earlier, kept = (None, ()) if context.earlier is None else await context.earlier()
-    return ResearchTask(spec.query, spec.sources.origins, scope, depth, earlier, kept)
+    return ResearchTask(spec.query, spec.sources.origins, scope, depth, spec.output, spec.verify, earlier, kept)
 
 
 class _ResearchEvents:
@@ -199,5 +210,7 @@ def _stop_reason(report: Report) -> StopReason:
             return StopReason.SATISFIED if report.answered else StopReason.NO_NEW_EVIDENCE
         case ending if ending.reason == "budget":
             return StopReason.BUDGET_REACHED
+        case ending if ending.reason == "error":
+            return StopReason.ERROR if report.answered else StopReason.NO_NEW_EVIDENCE
         case _:
             return StopReason.STOPPED

@@ -24,9 +24,10 @@ from agentflow.jobs import spending, transitions
 from agentflow.jobs.database import Database
 from agentflow.jobs.effort import limits_of
 from agentflow.jobs.gate import GatedLedger, Passage
-from agentflow.jobs.job import RESULT, JobBudget, JobFault, JobSpec, JobState, StopReason
+from agentflow.jobs.job import JobBudget, JobFault, JobSpec, JobState, StopReason
 from agentflow.jobs.journal import Journal
 from agentflow.jobs.kinds import AwaitApproval, JobContext, Kind, Kinds, Outcome
+from agentflow.jobs.naming import RESULT
 from agentflow.jobs.previous import load_previous
 from agentflow.jobs.records import spend_text
 from agentflow.jobs.statements import compact

@@ -10,6 +10,7 @@ import click
 
 from agentflow.budget.budget import Budget
 from agentflow.cli.bounds import bounds_of, source_bounds
+from agentflow.cli.output import output_of, output_options
 from agentflow.jobs.job import Effort, JobSpec, ask_for, budget_for_job
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -37,7 +38,7 @@ def asks_for_a_job(command: Command) -> Command:
     """Give a command the options that ``job_of`` reads."""
     for option in reversed(_OPTIONS):
         command = option(command)
-    return source_bounds(command)
+    return output_options(source_bounds(command))
 
 
 def job_of(query: str, sources: tuple[str, ...], options: dict[str, Any], **more: Any) -> JobSpec:
@@ -46,13 +47,16 @@ def job_of(query: str, sources: tuple[str, ...], options: dict[str, Any], **more
     Raises:
         UsageError: it cannot be.
     """
-    given = {name.removeprefix("max_"): text for name, text in options.items() if name.startswith("max_") and text}
+    limits = ("usd", "joules", "tokens", "seconds", "calls")
+    given = {name: options[f"max_{name}"] for name in limits if options[f"max_{name}"]}
     # A worker may run in another folder.
     origins = tuple(s if s.startswith(("http://", "https://")) else str(Path(s).absolute()) for s in sources)
     return ask_for(
         kind=options["kind"],
         query=query,
         sources={"origins": origins, "allow_private": options["allow_private"], **bounds_of(options)},
+        output=output_of(options),
+        verify=options["verify"],
         effort=options["effort"],
         budget=budget_for_job(Budget(**given), options["on_limit"]),
         priority=options["priority"],

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from agentflow.research.rendering.numbering import (
+    LEFT_OUT,
     Numbered,
     all_citations,
     amount,
@@ -22,8 +23,10 @@ from agentflow.research.rendering.numbering import (
     joules,
     limit_line,
     not_read,
+    notes,
     sections,
     served,
+    short,
     summary,
     usd,
 )
@@ -60,7 +63,9 @@ def to_html(report: Report, texts: Mapping[str, str]) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"usd": usd, "joules": joules, "limit": limit_line, "clean": clean, "day": day}
+    environment.filters |= {
+        "usd": usd, "joules": joules, "limit": limit_line, "clean": clean, "day": day, "short": short,
+    }  # fmt: skip
     template = environment.from_string(room.joinpath("page.html.j2").read_text("utf-8"))
     return template.render(
         report=report,
@@ -69,6 +74,9 @@ def to_html(report: Report, texts: Mapping[str, str]) -> str:
         style=style,
         style_hash=f"sha256-{digest}",
         not_answered=NOT_ANSWERED,
+        all_left_out=LEFT_OUT,
+        notes=list(notes(report)),
+        footnotes=all_citations(parts),
         summary=summary(report),
         served=served(report),
         not_read=not_read(report),

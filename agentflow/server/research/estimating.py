@@ -6,6 +6,7 @@ No model is asked. Imports runtime, orchestration, models.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,6 +39,8 @@ _RECENT: Final = 100
 _NAMES: Final = ("tokens", "usd", "joules", "seconds")
 # CPU seconds of a job's own code beside reading: indexing, planning, quoting.
 _CODE_CPU_S: Final = 0.5
+# Of an answer, where nothing is known of it: claims, and words of each.
+_CLAIMS, _CLAIM_WORDS = 6, 30
 Figures = tuple[float, float, float, float]
 
 
@@ -94,9 +97,9 @@ async def estimate_research(server: TheServer, caller: Submitter, request: Resea
 def expected(runtime: Runtime, spec: JobSpec, material: Material) -> tuple[Figures, Figures]:
     """What a job is expected to use by its configuration alone, and the most.
 
-    Expected is the cheapest model rung of planning and synthesis, each asked once, with half of the longest reply; the
-    most is every rung of both that its effort climbs, asked twice, with the longest. Reading takes half of the CPU
-    seconds that are held for it, and all of them at most.
+    Expected is the cheapest model rung of each step (planning, synthesis, and those that the request asks for besides),
+    each asked once, judges once a claim, with half of the longest reply; the most is every rung that the effort climbs,
+    asked twice, with the longest. Reading takes half of the CPU seconds that are held for it, and all of them at most.
 
     Args:
         runtime: rungs and prices.
@@ -106,7 +109,7 @@ def expected(runtime: Runtime, spec: JobSpec, material: Material) -> tuple[Figur
     depth, agents = effort_of(spec.effort, runtime.settings).depth, shipped_agents()
     least, most = [_reading(runtime, material.unread, 0.5)], [_reading(runtime, material.unread, 1.0)]
     quoted = "word " * (MOST_CHARS // 5) if spec.previous is not None else ""
-    for name in ("planner", "synthesis"):
+    for name, told in (("planner", quoted), ("synthesis", quoted), *_finishing(spec)):
         agent = agents[name]
         cascade = runtime.cascade(depth.cascade or agent.cascade, model_rungs=depth.model_rungs)
         rungs = [rung for rung in cascade.rungs if isinstance(rung, ModelRung)]
@@ -114,7 +117,7 @@ def expected(runtime: Runtime, spec: JobSpec, material: Material) -> tuple[Figur
         if name == "synthesis":
             looks = depth.widened(runtime.settings.research, [rung.context for rung in rungs])
             read = min(looks.most_passages * looks.chunk_chars, material.text)
-        asked = f"{quoted}{spec.query}{'word ' * (read // 5)}"
+        asked = f"{told}{spec.query}{'word ' * (read // 5)}"
         request = Request((Message("system", agent.instructions), Message("user", asked)))
         if rungs:
             least.append(rungs[0].quote(request, expected=rungs[0].default_output // 2))
@@ -135,6 +138,17 @@ def _material(job: JobView, named: Mapping[tuple[str, ...], int], stored: Mappin
 def _named_bytes(specs: Iterable[JobSpec]) -> dict[tuple[str, ...], int]:
     """About how many bytes the sources have that jobs name; many jobs name the same."""
     return {origins: estimated_bytes(origins) for origins in {spec.sources.origins for spec in specs}}
+
+
+def _finishing(spec: JobSpec) -> list[tuple[str, str]]:
+    """The calls that a request asks for after the claims, and what each has to read."""
+    claims, judged, output = "word " * (_CLAIMS * _CLAIM_WORDS), spec.verify == "judged", spec.output
+    steps = [("verification", "word " * (2 * _CLAIM_WORDS))] * _CLAIMS if judged else []
+    if output.language is not None:
+        steps.append(("translation", claims))
+    if output.json_schema is not None:
+        steps.append(("shaping", claims + json.dumps(dict(output.json_schema))))
+    return steps
 
 
 def error_of(past: Sequence[Past]) -> EstimateError:
