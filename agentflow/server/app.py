@@ -50,7 +50,7 @@ from agentflow.server.problems import (
     Problem,
     ProblemBody,
 )
-from agentflow.server.research import controlling, estimating, reading, submitting
+from agentflow.server.research import controlling, efforts, estimating, reading, submitting
 from agentflow.server.research.idempotency import Idempotency
 from agentflow.server.state import Server
 from agentflow.server.webhooks.outbox import Outbox
@@ -66,7 +66,7 @@ _SWEEP_S: Final = 600.0
 _SHOWN_FAULTS: Final = 20
 _ROUTERS: Final = (
     health.router, targets.router, chat.router, responses.router, submitting.router, estimating.router,
-    controlling.router, reading.router,
+    controlling.router, reading.router, efforts.router,
 )  # fmt: skip
 _PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
     "default": {

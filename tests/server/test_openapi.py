@@ -109,6 +109,8 @@ def test_the_documentation_names_every_call_and_every_effort(api: Api) -> None:
     for path in paths:
         tail = path.removeprefix("/v1/research/{id}") if path.startswith("/v1/research/{id}/") else path
         assert f"{tail}`" in told, path
-    for name, limits in EFFORTS.items():
+    for name, profile in EFFORTS.items():
+        limits = profile.budget
+        assert limits.tokens and limits.joules and limits.seconds
         row = f"| `{name}` | {limits.usd:.2f} | {limits.tokens:,} | {limits.joules:,.0f} | {limits.seconds:,.0f} |"
         assert row in page, row

@@ -18,6 +18,15 @@ async def article(_: web.Request) -> web.Response:
     return web.Response(text=ARTICLE, content_type="text/html")
 
 
+async def dated(request: web.Request) -> web.Response:
+    day, modified = request.query.get("day"), request.query.get("modified")
+    said = f'<meta property="article:published_time" content="{day}T10:00:00Z">' if day else ""
+    headers = {"Last-Modified": modified} if modified else {}
+    return web.Response(
+        text=ARTICLE.replace("<title>", f"{said}<title>{day}"), content_type="text/html", headers=headers
+    )
+
+
 async def latin(_: web.Request) -> web.Response:
     return web.Response(
         body="Crème brûlée is made with cream, sugar and eggs, and then torched.".encode("latin-1"),
@@ -90,6 +99,7 @@ async def serve() -> None:
     app[WAITING] = set()
     pages = {
         "article": article,
+        "dated": dated,
         "latin": latin,
         "japanese": japanese,
         "utf8": utf8,
