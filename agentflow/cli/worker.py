@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ from typing import Final
 import click
 
 from agentflow.config import Settings, load_settings
-from agentflow.jobs.opening import open_worker
+from agentflow.jobs.hiring import open_worker
 from agentflow.runtime import Runtime
 from agentflow.telemetry import export
 
@@ -66,5 +67,9 @@ async def _work(settings: Settings, queues: tuple[str, ...], slots: int | None) 
             click.echo(f"Worker {worker.id} serves {', '.join(queues)}.", err=True)
             await worker.serve(enough)
         click.echo("Worker ended; its unfinished jobs are handed over.", err=True)
+        if worker.deaf:
+            # All that counts is written; what still runs would keep the process for as long as it likes.
+            logging.shutdown()
+            os._exit(0)
     finally:
         await runtime.aclose()

@@ -55,6 +55,7 @@ class Journal:
         self._pages: dict[str, _Page] = {}
         self._told = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
+        self._writing = False
 
     def tell(
         self,
@@ -85,7 +86,7 @@ class Journal:
         Raises:
             JobStoreError: it could not be; it is tried again.
         """
-        if not self._pages and not self._waiting:
+        if not self._pages and not self._waiting and not self._writing:
             return
         done = asyncio.get_running_loop().create_future()
         self._waiting.append(done)
@@ -101,23 +102,31 @@ class Journal:
             began = time.monotonic()
             self._told.clear()
             pages, self._pages = self._pages, {}
-            batch = secrets.token_hex(8)
-            await self._write([page.progress(batch) for page in pages.values()])
+            waiting, self._waiting = self._waiting, []
+            self._writing = bool(pages)
+            if pages:
+                batch = secrets.token_hex(8)
+                waiting = await self._write([page.progress(batch) for page in pages.values()], waiting)
+                self._writing = False
+            _resolve(waiting)
 
-    async def _write(self, all_of_it: Sequence[Progress]) -> None:
-        """Write these events, however often it takes: whether a failed try was committed after all is not known."""
+    async def _write(
+        self, all_of_it: Sequence[Progress], waiting: list[asyncio.Future[None]]
+    ) -> list[asyncio.Future[None]]:
+        """Write these events, however often it takes: whether a failed try was committed after all is not known.
+
+        Returns:
+            Who still waits for them: a failed try is told to all who wait by then.
+        """
         tries = itertools.count()
         while True:
-            waiting, self._waiting = self._waiting, []
             try:
-                if all_of_it:
-                    self._fenced(await self._database.write(lambda c: progress(c, all_of_it, again=next(tries) > 0)))
+                self._fenced(await self._database.write(lambda c: progress(c, all_of_it, again=next(tries) > 0)))
+                return waiting
             except JobStoreError as error:
-                _resolve(waiting, error)
+                _resolve([*waiting, *self._waiting], error)
+                waiting, self._waiting = [], []
                 await asyncio.sleep(_AGAIN_S)
-            else:
-                _resolve(waiting)
-                return
 
     def drop(self, job: str) -> None:
         """Forget what a job told that is no longer this worker's."""

@@ -30,12 +30,11 @@ from agentflow.jobs.job import (
     QueueStatistics,
 )
 from agentflow.jobs.statements import row_of
-from agentflow.jobs.tables import artifact, event, job, worker
+from agentflow.jobs.tables import MOVES, artifact, event, job, worker
 
 Row = sa.Row[Any]
 LONGEST_PAGE: Final = 500
 _POSITION: Final = re.compile(r"[0-9]{1,15}:[A-Za-z0-9-]{1,64}")
-_AT_WORK: Final = [str(state) for state in JobState if state.at_work]
 _WAITING: Final = (str(JobState.QUEUED), str(JobState.RECOVERING))
 
 
@@ -87,6 +86,12 @@ def find(connection: sa.Connection, id: str, tenant: str | None, *, lock: bool =
     if row is None or (tenant is not None and row.tenant != tenant):
         raise UnknownJob(f"There is no job '{id[:80]}'. List those there are with: agentflow jobs list.")
     return row
+
+
+def find_by_key(connection: sa.Connection, idempotency_key: str, tenant: str | None) -> Row | None:
+    """The row of the job that was submitted with a key."""
+    query = sa.select(job).where(job.c.tenant == (tenant or ""), job.c.idempotency == idempotency_key)
+    return connection.execute(query).first()
 
 
 def page(connection: sa.Connection, which: JobFilter, cursor: str | None, limit: int) -> JobPage:
@@ -153,7 +158,7 @@ def statistics(connection: sa.Connection) -> JobStatistics:
             sa.func.count().filter(job.c.worker.is_not(None)).label("at_work"),
             sa.func.min(job.c.next_ms).filter(ready).label("oldest"),
         )
-        .where(job.c.state.in_([*_WAITING, *_AT_WORK]))
+        .where(sa.text(MOVES))
         .group_by(job.c.queue)
         .order_by(job.c.queue)
     )

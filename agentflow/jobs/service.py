@@ -33,8 +33,7 @@ from agentflow.jobs.job import (
     JobStatistics,
     JobView,
 )
-from agentflow.jobs.runner import RESULT
-from agentflow.jobs.runs import new_job_id
+from agentflow.jobs.naming import BASIS, RESULT, new_job_id
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.transitions import Submission
 from agentflow.jobs.watch import Glimpse, Watch
@@ -106,6 +105,11 @@ class Jobs:
         """
         return records.view_of(await self._database.read(lambda c: records.find(c, id, tenant)))
 
+    async def of_key(self, idempotency_key: str, *, tenant: str | None = None) -> JobView | None:
+        """The job that was submitted with this key, if it is still there."""
+        row = await self._database.read(lambda c: records.find_by_key(c, idempotency_key, tenant))
+        return None if row is None else records.view_of(row)
+
     async def list(self, which: JobFilter | None = None, *, cursor: str | None = None, limit: int = 50) -> JobPage:
         """Jobs, newest first, ``limit`` (1 to 500) at a time.
 
@@ -171,7 +175,11 @@ class Jobs:
         if view.has_result:
             output = json.loads(await self.read(id, RESULT, tenant=tenant))
             partial = view.partial or not view.state.ended
-            return JobResult(id=id, state=view.state, stop_reason=view.stop_reason, partial=partial, output=output)
+            shaped = view.spec.output.json_schema is not None and await self._artifacts(id, tenant, BASIS)
+            basis = json.loads(await self.read(id, BASIS, tenant=tenant)) if shaped else None
+            return JobResult(
+                id=id, state=view.state, stop_reason=view.stop_reason, partial=partial, output=output, basis=basis
+            )
         if not view.state.ended:
             raise JobStateConflict(f"The job '{id}' is {view.state} and has no result yet. Wait for it, or stop it.")
         why = f": {view.error.message}" if view.error is not None else f" ({view.stop_reason})."

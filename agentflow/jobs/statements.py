@@ -14,6 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from agentflow.jobs.database import now_ms
+from agentflow.jobs.tables import STANDS, WAITS
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
 Happening = tuple[str, Mapping[str, Any]]
@@ -38,10 +39,17 @@ _EVENTS: Final = sa.text(
     " from json_populate_recordset(null::agentflow_job_event, cast(:rows as json))"
 )
 _LATEST: Final = sa.text("select batch from agentflow_job_event where job = :id order by number desc limit 50")
-_WAITING: Final = sa.text(
-    "select 1 from agentflow_job where ticketed_by is null and state in ('queued', 'recovering') and next_ms <= :now"
-    " or worker is null and deadline_ms <= :now and state in ('queued', 'recovering', 'awaiting_approval') limit 1"
+# A ticket that nobody has taken for so long is written anew: whatever carried it has lost it.
+LOST_MS: Final = 60_000
+_WAITING: Final = (
+    sa.text(f"select 1 from agentflow_job where ticketed_by is null and {WAITS} and next_ms <= :now limit 1"),
+    sa.text(f"select 1 from agentflow_job where {STANDS} and deadline_ms <= :now and worker is null limit 1"),
+    sa.text(
+        "select 1 from agentflow_job where ticketed_by is not null and worker is null and ticketed_ms < :lost limit 1"
+    ),
 )
+_REPORTS: Final = sa.text("select 1 from agentflow_worker where id = :id")
+_REPORTS_LOCKED: Final = sa.text("select 1 from agentflow_worker where id = :id for key share")
 _MINE: Final = sa.text(
     "select id, ticket, wish, budget, budget_changes, deadline_ms, runs from agentflow_job where worker = :me"
 )
@@ -145,8 +153,16 @@ def was_written(connection: sa.Connection, id: str, batch: str) -> bool:
 
 
 def anybody_waits(connection: sa.Connection) -> bool:
-    """Whether a job may start now, or has waited past its deadline."""
-    return connection.execute(_WAITING, {"now": now_ms(connection)}).first() is not None
+    """Whether a job may start now, has waited past its deadline, or has a ticket that was lost."""
+    now = now_ms(connection)
+    moments = {"now": now, "lost": now - LOST_MS}
+    return any(connection.execute(statement, moments).first() is not None for statement in _WAITING)
+
+
+def reports(connection: sa.Connection, worker: str) -> bool:
+    """Whether a worker is known to live; it is not buried before this transaction has ended."""
+    statement = _REPORTS if connection.dialect.name == "sqlite" else _REPORTS_LOCKED
+    return connection.execute(statement, {"id": worker}).first() is not None
 
 
 def taken_by(connection: sa.Connection, worker: str) -> Sequence[sa.Row[Any]]:

@@ -25,6 +25,7 @@ from agentflow.jobs.statements import (
     compact,
     event_rows,
     fenced_rows,
+    reports,
     row_of,
     was_written,
 )
@@ -61,6 +62,7 @@ class Taken:
     tried_again_ms: int
     deadline_ms: int | None
     now_ms: int
+    wish: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,9 @@ def take(connection: sa.Connection, fence: Fence, ledger_run: str) -> Taken | No
     mine = row.worker == fence.worker
     if not mine and (row.state not in _WAITING or row.worker is not None):
         return None
+    if not reports(connection, fence.worker):
+        # Taken for dead, and not back yet: nobody would miss it.
+        return None
     now, run = now_ms(connection), row.runs
     if not mine:
         run += 1
@@ -154,6 +159,7 @@ def take(connection: sa.Connection, fence: Fence, ledger_run: str) -> Taken | No
     return Taken(
         fence, JobSpec.model_validate_json(row.spec), JobBudget.model_validate_json(row.budget), row.budget_changes,
         row.approved, row.plan, run, row.failures, row.ledger_run, row.tried_again_ms, row.deadline_ms, now,
+        row.wish,
     )  # fmt: skip
 
 
@@ -218,7 +224,11 @@ def finish(connection: sa.Connection, fence: Fence, run: int, ending: Ending) ->
     if ending.retry_ms is not None:
         now = now_ms(connection)
         values |= {"next_ms": now + ending.retry_ms, "tried_again_ms": now, "turn_ms": row.turn_ms + ending.retry_ms}
-    _leave(connection, row, run, ending.state, ending.stop_reason, ending.error, **values)
+    state, reason, error = ending.state, ending.stop_reason, ending.error
+    if row.wish == "stop" and not state.ended and (has_result or str(state) not in _WAITING):
+        # Somebody asked for what there is, a moment too late for the run to see it.
+        state, reason, error, values["partial"] = JobState.COMPLETED, StopReason.STOPPED, None, has_result
+    _leave(connection, row, run, state, reason, error, **values)
     return True
 
 
@@ -254,13 +264,18 @@ def cancel(connection: sa.Connection, id: str, tenant: str | None) -> bool:
 
 
 def stop(connection: sa.Connection, id: str, tenant: str | None) -> None:
-    """Ask for what there is; a job that nobody has at work ends at once."""
+    """Ask for what there is; a job that nobody has at work ends at once, with the result it has.
+
+    One that has no result yet, but was at work, ends with what its next run finds in the ledger.
+    """
     row = find(connection, id, tenant, lock=True)
     if row.state in _ENDED:
         return
-    if row.worker is not None:
+    if row.worker is not None or (row.state in _WAITING and row.runs and not row.has_result):
         if row.wish is None:
-            change(connection, id, row.runs, [("note", {"note": "asked to finish early"})], {"wish": "stop"})
+            values = {"wish": "stop", "next_ms": min(row.next_ms, now_ms(connection))}
+            run = row.runs if row.worker else 0
+            change(connection, id, run, [("note", {"note": "asked to finish early"})], values)
         return
     _leave(connection, row, 0, JobState.COMPLETED, StopReason.STOPPED, partial=row.has_result)
 
@@ -383,7 +398,9 @@ def _leave(
     change(
         connection, row.id, run, [("state", told)],
         {
-            "state": str(state), "worker": None, "ticketed_by": None, "ticketed_ms": None, "wish": None,
+            "state": str(state), "worker": None, "ticketed_by": None, "ticketed_ms": None,
+            # Whoever goes on with it has to heed it.
+            "wish": row.wish if str(state) in _WAITING else None,
             "stop_reason": None if stop_reason is None else str(stop_reason),
             "error": None if error is None else error.model_dump_json(),
             "dead_letter": error is not None and error.dead_letter,

@@ -34,6 +34,7 @@ from agentflow.server.metrics import Metrics
 from agentflow.server.openai import chat, responses, targets
 from agentflow.server.openai.asking import local_tenant
 from agentflow.server.opening import open_annex
+from agentflow.server.pace import open_pace
 from agentflow.server.problems import (
     INVALID,
     INVALID_FIELDS,
@@ -61,6 +62,7 @@ _ADVICE: Final = {
 }
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
 _log = logging.getLogger("agentflow.server")
+_SWEEP_S: Final = 600.0
 _SHOWN_FAULTS: Final = 20
 _ROUTERS: Final = (
     health.router, targets.router, chat.router, responses.router, submitting.router, estimating.router,
@@ -87,9 +89,10 @@ def create_app(settings: Settings, *, open: bool) -> FastAPI:
         async with contextlib.AsyncExitStack() as stack:
             app.state.server = server = await _open(settings, stack, open=open, app=app)
             async with asyncio.TaskGroup() as group:
-                delivering = group.create_task(server.webhooks.run())
+                beside = [group.create_task(server.webhooks.run()), group.create_task(_sweep(server))]
                 yield
-                delivering.cancel()
+                for task in beside:
+                    task.cancel()
 
     app = _Api(
         title="agentflow", version="1", lifespan=life, docs_url=None, redoc_url=None, responses=_PROBLEM,
@@ -153,8 +156,20 @@ async def _open(settings: Settings, stack: contextlib.AsyncExitStack, *, open: b
     outbox = Outbox(annex, jobs, tenants, allow_private=bounds.allow_private)
     return Server(
         settings, runtime, jobs, annex, tenants, Idempotency(annex), outbox, catalogue, uploads,
-        Door(Keys(annex), bounds.requests_per_minute, open=open), local_tenant(), app.state.metrics, app.state.stopping,
+        Door(Keys(annex), open_pace(annex), bounds.requests_per_minute, open=open), local_tenant(), app.state.metrics,
+        app.state.stopping,
     )  # fmt: skip
+
+
+async def _sweep(server: Server) -> None:
+    """Forget, now and then, what need not be kept."""
+    while True:
+        try:
+            await server.webhooks.sweep()
+            await server.idempotency.sweep()
+        except AgentflowError as error:
+            _log.warning("%s It is tidied up later.", error)
+        await asyncio.sleep(_SWEEP_S)
 
 
 def _answer_errors(app: FastAPI) -> None:

@@ -58,3 +58,13 @@ idempotency = Table(
     Column("generation", Integer, nullable=False),
     Column("since_ms", BigInteger, nullable=False),
 )
+
+pace = Table(
+    "agentflow_pace",
+    metadata,
+    Column("key", Text, primary_key=True),
+    # When its bucket will be empty again, by the database's clock: microseconds since 1970.
+    Column("empty_us", BigInteger, nullable=False),
+    # What the latest request was told: 0 if it was let through.
+    Column("wait_us", BigInteger, nullable=False),
+)

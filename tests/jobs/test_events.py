@@ -178,3 +178,26 @@ async def test_what_was_written_by_a_lost_commit_is_not_written_again(postgres_p
         assert [event.data.get("note") for event in events if event.kind == "note"] == [1, 2, 3, 4]
     await loses.aclose()
     await database.aclose()
+
+
+async def test_who_waits_for_what_was_told_waits_for_what_is_just_being_written(place: Place) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Database):
+        async def write(self, work: Work[Any]) -> Any:
+            begun.set()
+            await go_on.wait()
+            return await super().write(work)
+
+    database = Slow(place.folder / "jobs.db")
+    journal = Journal(database, lambda _: None)
+    writing = asyncio.create_task(journal.write())
+    journal.tell(Fence("job", 1, "me"), 1, [("note", {"note": "last words"})])
+    await begun.wait()
+    flushing = asyncio.create_task(journal.flush())
+    await asyncio.sleep(0)
+    assert not flushing.done(), "a run would be ended before its last events are written"
+    go_on.set()
+    await flushing
+    writing.cancel()
+    await database.aclose()

@@ -5,14 +5,10 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-import httpx
 import pytest
 
 from agentflow import Budget
 from agentflow.errors import UsageError
-from agentflow.jobs.annex import Annex
-from agentflow.jobs.database import Database
-from agentflow.server.tables import file, metadata
 from tests.servers.api import Api
 
 FIRST, LAST = "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"
@@ -58,25 +54,6 @@ def test_lists_bear_any_filter(api: Api, query: dict[str, str], status: int) -> 
     with api.client() as http:
         reply = http.get("/v1/research", params=query)
     assert reply.status_code == status, reply.text
-
-
-async def test_more_files_than_a_job_reads_are_refused(api: Api) -> None:
-    with api.client() as http:
-        ids = [http.post("/v1/collections", json={"name": "many"}).json()["id"] for _ in range(6)]
-        annex = Annex(Database(api.folder / ".agentflow" / "jobs.db"), metadata)
-        one = {"media_type": "text/plain", "size": 1, "sha256": "0" * 64, "characters": 1, "created_ms": 1}
-        rows = [{**one, "collection": id, "name": f"{n}.txt"} for id in ids for n in range(200)]
-        await annex.write(lambda c: c.execute(file.insert(), rows))
-        await annex.aclose()
-
-        def ask(collections: list[str]) -> httpx.Response:
-            later = "2099-01-01T00:00:00Z"
-            asked = {"query": "Why?", "deferrable_until": later, "sources": {"collections": collections}}
-            return http.post("/v1/research", json=asked)
-
-        refused = ask(ids)
-        assert refused.status_code == 400 and "1,200" in refused.json()["detail"], refused.text
-        assert ask(ids[:1] * 20).status_code == 202, "one that is named twice is looked in once"
 
 
 def test_a_budget_beyond_what_can_be_counted_is_refused() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Final, cast
+import json
+import time
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import JsonValue
 
 from agentflow.errors import UnknownJob, UsageError
-from agentflow.jobs.job import Artifact, JobEvent, JobFilter, JobResult, JobState, JobView, Moment
-from agentflow.research.report import Claim
-from agentflow.server.access import AdmittingRoute, Reader
+from agentflow.jobs.job import Artifact, JobEvent, JobFilter, JobState, JobView, Moment
+from agentflow.jobs.naming import REPORT
+from agentflow.research.report import Claim, Report
+from agentflow.server.access import AdmittingRoute, Reader, check_again
 from agentflow.server.answering import WorkedResponse
 from agentflow.server.research.controlling import JobId
 from agentflow.server.research.models import (
@@ -23,12 +26,14 @@ from agentflow.server.research.models import (
     SpendView,
     Words,
 )
-from agentflow.server.research.streaming import apology, stream_events
+from agentflow.server.research.streaming import EventReader, apology, stream_events
 from agentflow.server.state import Server, TheServer
 
 router = APIRouter(prefix="/v1/research", tags=["research"], route_class=AdmittingRoute)
 LONGEST_WAIT_S: Final = 60.0
 _MOST_EVENTS: Final = 1_000
+# While it waits, how often it looks whether it still should.
+_LOOK_S: Final = 1.0
 _LAST_NUMBER: Final = 2**31 - 1
 # A report is HTML that quotes strangers: it may style itself, and nothing else.
 _PAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
@@ -71,20 +76,27 @@ async def get_result(
     server: TheServer,
     caller: Reader,
     id: JobId,
+    request: Request,
     wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S, description="seconds to wait for the end")] = 0.0,
-    if_none_match: Annotated[str | None, Header(max_length=200)] = None,
+    if_none_match: Annotated[str | None, Header(max_length=4_096)] = None,
 ) -> Response:
     """200 with the result, partial ones included; 202 while there is none yet; 409 if there will be none."""
-    job = await server.jobs.wait(id, seconds=wait, tenant=caller.tenant)
+    with server.metrics.waits.track_inprogress():
+        job = await _waited(server, request, id, wait, caller.tenant)
     if not job.has_result and not job.state.ended:
         view = ResearchView.of(job)
         after = {} if view.poll_after is None else {"Retry-After": str(int(view.poll_after) or 1)}
         return Response(view.model_dump_json(), 202, after, "application/json")
     found = await server.jobs.result(id, wait_s=0.0, tenant=caller.tenant)
-    body = (await _result(server, job, found, caller.tenant)).model_dump_json().encode()
+    result = ResearchResult(
+        id=found.id, status=found.state, stop_reason=found.stop_reason, partial=found.partial, output=found.output,
+        basis=found.basis,
+    )  # fmt: skip
+    body = result.model_dump_json().encode()
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if if_none_match is not None and tag in [part.strip().removeprefix("W/") for part in if_none_match.split(",")]:
+    known = [part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")]
+    if tag in known or "*" in known:
         return Response(status_code=304, headers=headers)
     return Response(body, 200, headers, "application/json")
 
@@ -116,7 +128,8 @@ async def get_events(
         page = await _page(server, job, caller.tenant, cursor or 0, limit)
         return Response(page.model_dump_json(), media_type="application/json")
     after = since if since is not None else _number(last_event_id)
-    return WorkedResponse(lambda: stream_events(server, job, caller.tenant, after), apology)
+    reader = EventReader(caller.tenant, lambda: check_again(request))
+    return WorkedResponse(lambda: stream_events(server, job, reader, after), apology)
 
 
 @router.get("/{id}/sources", summary="What a job read")
@@ -137,9 +150,9 @@ async def get_source(server: TheServer, caller: Reader, id: JobId, source: str) 
 
 @router.get("/{id}/claims", summary="What a job claims, each with its citations")
 async def get_claims(server: TheServer, caller: Reader, id: JobId) -> list[Claim]:
-    """Every claim that stood its check, with the verbatim spans that carry it."""
+    """Every claim that stood its check, with the verbatim spans that carry it; those left out of the report too."""
     report = await _report(server, id, caller.tenant)
-    return [Claim.model_validate(claim) for claim in report.get("claims", ())]
+    return [*report.claims, *report.left_out]
 
 
 @router.get("/{id}/spend", summary="What a job has spent")
@@ -148,13 +161,13 @@ async def get_spend(server: TheServer, caller: Reader, id: JobId) -> SpendView:
     job = await server.jobs.get(id, tenant=caller.tenant)
     meter: JsonValue = None
     if job.has_result:
-        meter = (await _report(server, id, caller.tenant)).get("meter")
+        meter = (await _report(server, id, caller.tenant)).meter.model_dump(mode="json")
     return SpendView(id=id, status=job.state, budget=job.spec.budget, spend=job.spend, meter=meter)
 
 
 @router.get("/{id}/report.md", summary="The report as Markdown", response_class=Response)
 async def get_markdown(server: TheServer, caller: Reader, id: JobId) -> Response:
-    """Its citations are footnotes."""
+    """Its citations are as ``output.citations`` says."""
     return await _file(server, caller.tenant, id, "report.md", "text/markdown; charset=utf-8")
 
 
@@ -166,28 +179,27 @@ async def get_page(server: TheServer, caller: Reader, id: JobId) -> Response:
     return response
 
 
+async def _waited(server: Server, request: Request, id: str, seconds: float, tenant: str | None) -> JobView:
+    """How a job stands once nothing more happens by itself, or after so many seconds.
+
+    It waits no longer than the client does, nor than the server runs.
+    """
+    ends = time.monotonic() + seconds
+    while True:
+        left_s = max(ends - time.monotonic(), 0.0)
+        job = await server.jobs.wait(id, seconds=min(left_s, _LOOK_S), tenant=tenant)
+        if left_s <= _LOOK_S or not job.state.moves or server.stopping.is_set() or await request.is_disconnected():
+            return job
+
+
 async def _file(server: Server, tenant: str | None, id: str, name: str, media_type: str) -> Response:
     return Response(await server.jobs.read(id, name, tenant=tenant), media_type=media_type)
 
 
-async def _result(server: Server, job: JobView, found: JobResult, tenant: str | None) -> ResearchResult:
-    output = found.output
-    if _asked(job).get("output", {}).get("format") == "text":
-        output = (await server.jobs.read(job.id, "report.md", tenant=tenant)).decode("utf-8", "replace")
-    return ResearchResult(
-        id=found.id, status=found.state, stop_reason=found.stop_reason, partial=found.partial, output=output
-    )
-
-
-def _asked(job: JobView) -> dict[str, Any]:
-    """The request, as the client sent it."""
-    asked: Any = job.spec.input.get("request")
-    return cast("dict[str, Any]", asked) if isinstance(asked, dict) else {}
-
-
-async def _report(server: Server, id: str, tenant: str | None) -> dict[str, Any]:
-    found: Any = (await server.jobs.result(id, wait_s=0.0, tenant=tenant)).output
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+async def _report(server: Server, id: str, tenant: str | None) -> Report:
+    # It says why, where there is none.
+    await server.jobs.result(id, wait_s=0.0, tenant=tenant)
+    return Report.model_validate(json.loads(await server.jobs.read(id, REPORT, tenant=tenant)))
 
 
 async def _page(server: Server, job: JobView, tenant: str | None, cursor: int, limit: int) -> EventPage:
