@@ -26,7 +26,7 @@ from agentflow.jobs.opening import open_database, open_jobs, open_store
 from agentflow.jobs.tenants import Tenants
 from agentflow.research.retrieval_rung import embed_as_configured
 from agentflow.runtime import Runtime
-from agentflow.server import collections, health
+from agentflow.server import collections, examples, health
 from agentflow.server.access import Door
 from agentflow.server.guard import Guard, Scope
 from agentflow.server.keys import Keys
@@ -134,7 +134,20 @@ class _Api(FastAPI):
             for operations in document["paths"].values():
                 for operation in operations.values():
                     operation["responses"].pop("422", None)
+                    _exemplify(operation)
         return document
+
+
+def _exemplify(operation: dict[str, Any]) -> None:
+    """Show what an operation may be asked, and what it answers."""
+    id = operation["operationId"]
+    asked = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if asked is not None and id in examples.REQUESTS:
+        asked["example"] = examples.REQUESTS[id]
+    for status, response in operation["responses"].items():
+        answered = response.get("content", {}).get("application/json")
+        if answered is not None and status.startswith("2") and id in examples.ANSWERS:
+            answered["example"] = examples.ANSWERS["get_research" if status == "202" and id == "get_result" else id]
 
 
 async def _open(settings: Settings, stack: contextlib.AsyncExitStack, *, open: bool, app: FastAPI) -> Server:
