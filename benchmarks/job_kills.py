@@ -55,8 +55,7 @@ class _Kills:
         self.asks = paid((await self.bench.entries([tides]))[tides])
         async with asyncio.TaskGroup() as group:
             while found.kills < size.kills:
-                await self.keep_busy(group, said)
-                await self.calls_came(self.chance.randint(1, 25))
+                await self.calls_came(self.chance.randint(1, 25), group, said)
                 await asyncio.sleep(0.02 * self.chance.random())
                 found.kills += 1
                 if found.kills % 3 == 0:
@@ -117,12 +116,13 @@ class _Kills:
             except ApiError:
                 await asyncio.sleep(0.1)
 
-    async def calls_came(self, count: int) -> None:
+    async def calls_came(self, count: int, group: asyncio.TaskGroup, said: Any) -> None:
         """Wait until so many more calls have reached the model server."""
         total = self.bench.counting.total
         enough = await asyncio.to_thread(total) + count
         async with asyncio.timeout(60):
             while await asyncio.to_thread(total) < enough:
+                await self.keep_busy(group, said)
                 await asyncio.sleep(0.003)
 
     async def judge(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from agentflow.config import Settings, load_settings
-from agentflow.jobs.opening import open_worker
+from agentflow.jobs.hiring import open_worker
 from agentflow.runtime import Runtime
 from agentflow.telemetry import export
 
@@ -28,8 +28,6 @@ def command(queues: tuple[str, ...], slots: int | None, config: Path | None) -> 
     """
     settings = load_settings(config)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # It speaks of every index, at a level of its own choice.
-    logging.getLogger("bm25s").setLevel(logging.WARNING)
     export.setup(capture_content=settings.telemetry.capture_content, compat=settings.telemetry.otel_compat)
     asyncio.run(_work(settings, tuple(dict.fromkeys(queues)), slots))
 

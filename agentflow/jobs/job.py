@@ -31,6 +31,7 @@ from agentflow.jobs.plain import holds_zero
 
 Effort = Literal["auto", "lite", "base", "core", "pro", "ultra"]
 OnLimit = Literal["answer", "pause", "fail"]
+MOST_ORIGINS: Final = 1_000
 Role = Literal["result", "source", "artifact"]
 KEPT: Final = MappingProxyType({"kept": True})
 """The context in which a JobSpec is read that was submitted long ago, maybe when more was allowed."""
@@ -70,6 +71,11 @@ class JobState(StrEnum):
         """Whether a worker has it."""
         return self in (JobState.PLANNING, JobState.RUNNING, JobState.VERIFYING)
 
+    @property
+    def moves(self) -> bool:
+        """Whether more happens without a person."""
+        return not (self.ended or self in (JobState.AWAITING_APPROVAL, JobState.PAUSED_BUDGET))
+
 
 class StopReason(StrEnum):
     """Why a job stopped."""
@@ -91,12 +97,17 @@ class StopReason(StrEnum):
 
 
 def _utc(value: datetime) -> datetime:
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is no moment that can be counted") from None
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# What is counted in millionths fits 63 bits; so many seconds are three centuries.
+_Physical = Annotated[float, Field(gt=0, le=9e12, allow_inf_nan=False)]
+_Seconds = Annotated[float, Field(gt=0, le=1e10, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
@@ -110,13 +121,13 @@ class JobBudget(_Part):
     """Dollars."""
     tokens: int | None = Field(default=None, gt=0, le=10**15)
     """Input and output tokens together."""
-    joules: _Positive | None = None
+    joules: _Physical | None = None
     """Joules."""
-    grams_co2e: _Positive | None = None
+    grams_co2e: _Physical | None = None
     """Grams of CO2 equivalent."""
     calls: int | None = Field(default=None, gt=0, le=10**12)
     """Attempts, those of code included."""
-    seconds: _Positive | None = None
+    seconds: _Seconds | None = None
     """Wall clock of work; waiting in a queue is not counted."""
     on_limit: OnLimit = "answer"
     """``answer``: end with what there is; ``pause``: wait until the budget is raised; ``fail``: end as failed."""
@@ -132,8 +143,12 @@ class JobBudget(_Part):
 class JobSources(_Part):
     """Where a research job looks."""
 
-    origins: tuple[Annotated[str, Field(min_length=1, max_length=4_096)], ...] = Field(default=(), max_length=1_000)
+    origins: tuple[Annotated[str, Field(min_length=1, max_length=4_096)], ...] = Field(
+        default=(), max_length=MOST_ORIGINS
+    )
     """Paths of files and folders, and http(s) addresses."""
+    collections: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(default=(), max_length=20)
+    """Collections of the tenant's uploaded files, by their ids; they are read as they are when the job starts."""
     allow_private: bool = False
     """Fetch pages from private addresses too."""
 

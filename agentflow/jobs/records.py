@@ -37,6 +37,7 @@ from agentflow.jobs.tables import MOVES, artifact, event, job, worker
 Row = sa.Row[Any]
 LONGEST_PAGE: Final = 500
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_POSITION: Final = re.compile(r"[0-9]{1,15}:[A-Za-z0-9-]{1,64}")
 _WAITING: Final = (str(JobState.QUEUED), str(JobState.RECOVERING))
 
 
@@ -88,6 +89,12 @@ def find(connection: sa.Connection, id: str, tenant: str | None, *, lock: bool =
     if row is None or (tenant is not None and row.tenant != tenant):
         raise UnknownJob(f"There is no job {id[:80]!a}. List those there are with: agentflow jobs list.")
     return row
+
+
+def find_by_key(connection: sa.Connection, idempotency_key: str, tenant: str | None) -> Row | None:
+    """The row of the job that was submitted with a key."""
+    query = sa.select(job).where(job.c.tenant == (tenant or ""), job.c.idempotency == idempotency_key)
+    return connection.execute(query).first()
 
 
 def page(connection: sa.Connection, which: JobFilter, cursor: str | None, limit: int) -> JobPage:
@@ -202,6 +209,8 @@ def _cursor(row: Row) -> str:
 def _position(cursor: str) -> tuple[int, str]:
     try:
         text = base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)).decode()
+        if not _POSITION.fullmatch(text):
+            raise ValueError(text)
         created, _, id = text.partition(":")
         return int(created), id
     except (binascii.Error, ValueError):

@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import BudgetEvent
-from agentflow.budget.ledger import EntryFilter
+from agentflow.budget.ledger import Entry, EntryFilter
 from agentflow.budget.meter import Meter
 from agentflow.errors import AgentflowError, BudgetExceeded, RunError, UsageError
 from agentflow.jobs import spending, transitions
@@ -26,6 +26,7 @@ from agentflow.jobs.gate import GatedLedger, Passage
 from agentflow.jobs.job import JobBudget, JobFault, JobSpec, JobState, OnLimit, StopReason
 from agentflow.jobs.journal import Journal
 from agentflow.jobs.kinds import AwaitApproval, JobContext, Kind, Kinds, Outcome
+from agentflow.jobs.naming import RESULT
 from agentflow.jobs.plain import clean, result_text
 from agentflow.jobs.records import spend_text
 from agentflow.jobs.statements import row_of
@@ -39,7 +40,6 @@ _LOG = logging.getLogger(__name__)
 _LANDING_S: Final = 30.0
 # How long a call waits that a job makes after it was told to end, before the job is told again.
 _TOLD_AGAIN_S: Final = 0.05
-RESULT: Final = "result.json"
 
 End = Literal["stop", "deadline", "hand_back", "fenced"]
 
@@ -213,11 +213,14 @@ class Runner:
     async def _open(self, work: AtWork, taken: Taken) -> JobContext:
         """Everything the job holds: its budget as earlier runs left it, its chains' ledger, its files."""
         spec, fence = taken.spec, work.fence
+        runtime = self._runtime
+        recorded: Sequence[Entry] = ()
         if taken.earlier_run is not None:
             # Its calls may still be under way in a process that was only taken for dead.
-            await self._runtime.ledger.take_over(fence.job, taken.earlier_run)
-        runtime = self._runtime
-        gated = GatedLedger(runtime.ledger, self._passage, work.pass_out, taken.tried_again_ms)
+            await runtime.ledger.take_over(fence.job, taken.earlier_run)
+            recorded = await runtime.ledger.entries(EntryFilter(job=fence.job))
+        keys = (entry.key for entry in recorded)
+        gated = GatedLedger(runtime.ledger, self._passage, work.pass_out, taken.tried_again_ms, keys)
         limits = self.limits(spec, taken.budget)
         work.meter = meter = await runtime.job(
             fence.job, limits, tenant=spec.tenant, residency=spec.residency or None, ledger=gated

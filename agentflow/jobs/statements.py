@@ -20,6 +20,12 @@ Happening = tuple[str, Mapping[str, Any]]
 
 _ROW: Final = sa.text("select * from agentflow_job where id = :id")
 _LOCKED: Final = sa.text("select * from agentflow_job where id = :id for update")
+_FENCED: Final = sa.text("select id, ticket, worker, events from agentflow_job where id in :ids").bindparams(
+    sa.bindparam("ids", expanding=True)
+)
+_FENCED_LOCKED: Final = sa.text(f"{_FENCED.text} order by id for update").bindparams(
+    sa.bindparam("ids", expanding=True)
+)
 _EVENT: Final = sa.text(
     "insert into agentflow_job_event (job, number, time_ms, kind, run, data, batch)"
     " values (:job, :number, :time_ms, :kind, :run, :data, :batch)"
@@ -73,19 +79,44 @@ def change(
     """
     values, fence = values or {}, fence or {}
     given = {f"new_{name}": value for name, value in values.items()} | {f"old_{k}": v for k, v in fence.items()}
-    statement = _update(tuple(values), tuple(fence))
+    statement = _returning(tuple(values), tuple(fence))
     last = connection.execute(statement, {"id": id, "told": len(happenings), **given}).scalar()
     if last is None:
         return False
     if happenings:
         now, first = now_ms(connection), last - len(happenings) + 1
-        rows = [
-            {"job": id, "number": first + place, "time_ms": now, "kind": kind, "run": run, "data": compact(dict(data)),
-             "batch": batch}
-            for place, (kind, data) in enumerate(happenings)
-        ]  # fmt: skip
-        connection.execute(_EVENT, rows)
+        connection.execute(_EVENT, event_rows(id, run, first, now, happenings, batch))
     return True
+
+
+def event_rows(
+    id: str, run: int, first: int, now: int, happenings: Sequence[Happening], batch: str
+) -> list[dict[str, Any]]:
+    """Events of a job as rows of their table, numbered from ``first`` on."""
+    return [
+        {"job": id, "number": first + place, "time_ms": now, "kind": kind, "run": run, "data": compact(dict(data)),
+         "batch": batch}
+        for place, (kind, data) in enumerate(happenings)
+    ]  # fmt: skip
+
+
+def fenced_rows(connection: sa.Connection, ids: Sequence[str]) -> Sequence[sa.Row[Any]]:
+    """What a fence is checked by, and how many events there are, of these jobs; locked as in ``row_of``."""
+    sqlite = connection.dialect.name == "sqlite"
+    if not ids:
+        return ()
+    return connection.execute(_FENCED if sqlite else _FENCED_LOCKED, {"ids": sorted(ids)}).all()
+
+
+def append(connection: sa.Connection, events: Sequence[Mapping[str, Any]]) -> None:
+    """Write events that have their numbers already: rows of their table."""
+    if events:
+        connection.execute(_EVENT, events)
+
+
+def assign(connection: sa.Connection, columns: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Give the same columns of many jobs new values: ``new_NAME`` of each row, under ``id``."""
+    connection.execute(_update(columns, ()), rows)
 
 
 def was_written(connection: sa.Connection, id: str, batch: str) -> bool:
@@ -115,6 +146,15 @@ def taken_by(connection: sa.Connection, worker: str) -> Sequence[sa.Row[Any]]:
 
 @functools.lru_cache(maxsize=256)
 def _update(columns: tuple[str, ...], fence: tuple[str, ...]) -> sa.TextClause:
+    return sa.text(_update_text(columns, fence))
+
+
+@functools.lru_cache(maxsize=256)
+def _returning(columns: tuple[str, ...], fence: tuple[str, ...]) -> sa.TextClause:
+    return sa.text(f"{_update_text(columns, fence)} returning events")
+
+
+def _update_text(columns: tuple[str, ...], fence: tuple[str, ...]) -> str:
     sets = ", ".join(["events = events + :told", *(f"{name} = :new_{name}" for name in columns)])
     where = " and ".join(["id = :id", *(f"{name} = :old_{name}" for name in fence)])
-    return sa.text(f"update agentflow_job set {sets} where {where} returning events")
+    return f"update agentflow_job set {sets} where {where}"

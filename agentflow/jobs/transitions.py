@@ -18,7 +18,17 @@ from agentflow.jobs.database import now_ms
 from agentflow.jobs.job import KEPT, Artifact, JobBudget, JobFault, JobSpec, JobSpend, JobState, StopReason
 from agentflow.jobs.plain import compact
 from agentflow.jobs.records import Row, milliseconds, spend_text
-from agentflow.jobs.statements import Happening, change, reports, row_of, was_written
+from agentflow.jobs.statements import (
+    Happening,
+    append,
+    assign,
+    change,
+    event_rows,
+    fenced_rows,
+    reports,
+    row_of,
+    was_written,
+)
 from agentflow.jobs.tables import artifact, job
 
 # A step of priority is worth so much waiting: a job of priority 5 is overtaken by one that has waited 5 minutes more.
@@ -153,19 +163,35 @@ def take(connection: sa.Connection, fence: Fence, ledger_run: str) -> Taken | No
     )  # fmt: skip
 
 
-def progress(connection: sa.Connection, all_of_it: Sequence[Progress]) -> set[str]:
-    """Write what jobs at work tell.
+def progress(connection: sa.Connection, all_of_it: Sequence[Progress], *, again: bool = False) -> set[Fence]:
+    """Write what jobs at work tell, all of it with a few statements.
+
+    Args:
+        connection: in a transaction.
+        all_of_it: of each job once.
+        again: it was tried before, and may be written.
 
     Returns:
-        The jobs whose fence no longer holds; nothing of these was written.
+        The fences that no longer hold; nothing was written under these.
     """
-    fenced: set[str] = set()
-    for one in sorted(all_of_it, key=lambda one: one.fence.job):
-        id, holds = one.fence.job, {"ticket": one.fence.ticket, "worker": one.fence.worker}
-        if one.happenings and was_written(connection, id, one.batch):
+    if again:
+        all_of_it = [one for one in all_of_it if not was_written(connection, one.fence.job, one.batch)]
+    rows = {row.id: row for row in fenced_rows(connection, [one.fence.job for one in all_of_it])}
+    now = now_ms(connection)
+    fenced: set[Fence] = set()
+    events: list[dict[str, Any]] = []
+    changes: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for one in all_of_it:
+        row = rows.get(one.fence.job)
+        if row is None or (row.ticket, row.worker) != (one.fence.ticket, one.fence.worker):
+            fenced.add(one.fence)
             continue
-        if not change(connection, id, one.run, one.happenings, one.changes, fence=holds, batch=one.batch):
-            fenced.add(id)
+        events += event_rows(row.id, one.run, row.events + 1, now, one.happenings, one.batch)
+        values = {f"new_{name}": value for name, value in one.changes.items()}
+        changes.setdefault(tuple(one.changes), []).append({"id": row.id, "told": len(one.happenings), **values})
+    for columns, values in changes.items():
+        assign(connection, columns, values)
+    append(connection, events)
     return fenced
 
 

@@ -32,6 +32,7 @@ from agentflow.jobs.kinds import Kinds
 from agentflow.jobs.leases import Lease, Post
 from agentflow.jobs.records import Row, ended_before
 from agentflow.jobs.runner import AtWork, End, Runner, Tries
+from agentflow.jobs.schedules import Schedules
 from agentflow.jobs.statements import anybody_waits, taken_by
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.tickets import QueueLimits
@@ -44,6 +45,7 @@ _HAND_OUT_S: Final = 0.2
 # How long jobs are waited for that were told to end, when nothing of theirs is kept any more.
 _LEAVING_S: Final = 5.0
 _RETIRE_S: Final = 600.0
+_DUE_S: Final = 1.0
 _RETIRED_AT_ONCE: Final = 100
 
 
@@ -109,6 +111,7 @@ class Worker:
         self._passage = Passage(lambda: self._lease.holds)
         self._journal = Journal(database, self._fenced)
         self._runner = Runner(self.id, database, runtime, kinds, store, self._journal, self._passage, options.tries)
+        self._schedules = Schedules(database)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = False
         self._started = False
@@ -138,6 +141,7 @@ class Worker:
             for loop in (
                 self._journal.write(),
                 self._hand_out(),
+                self._submit_due(),
                 self._look(),
                 self._bury(),
                 self._forget(),
@@ -249,6 +253,16 @@ class Worker:
             # However long the queues are, they take no more than a sixth of the time.
             await _either(self._nudged, max(_HAND_OUT_S, 5 * (time.monotonic() - began)))
 
+    async def _submit_due(self) -> None:
+        """Submit what schedules have due."""
+        while True:
+            try:
+                if not self._draining and await self._schedules.submit_due():
+                    self.nudge()
+            except AgentflowError as error:
+                _LOG.warning("%s What is scheduled is submitted later.", error)
+            await asyncio.sleep(_DUE_S)
+
     async def _look(self) -> None:
         """See what is wanted of the jobs here, and whether they still are here."""
         while True:
@@ -339,17 +353,16 @@ class Worker:
             return False
         return True
 
-    def _fenced(self, jobs: set[str]) -> None:
-        for id in jobs:
-            work = self._runner.at_work.get(id)
-            if work is not None and not work.ending:
+    def _fenced(self, fences: set[Fence]) -> None:
+        for work in tuple(self._runner.at_work.values()):
+            if work.fence in fences and not work.ending:
                 work.finish("fenced")
 
     def _taken_for_dead(self) -> None:
         """On the lease's thread: all that this worker had is others' now."""
         _LOG.warning("Worker %s was taken for dead; it drops what it had, and goes on.", self.id)
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._fenced, set(self._runner.at_work))
+            self._loop.call_soon_threadsafe(self._fenced, {work.fence for work in tuple(self._runner.at_work.values())})
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:

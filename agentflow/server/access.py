@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
 
@@ -22,6 +24,8 @@ from agentflow.server.problems import FORBIDDEN, TOO_MANY, UNAUTHENTICATED, Prob
 # How long a key that was seen to be good is believed, and so how long one that was revoked still opens.
 TRUSTED_S: Final = 2.0
 _REMEMBERED: Final = 1_000
+# What proxies add: who called them may be anybody.
+_FORWARDED: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +49,16 @@ class Door:
 
     Args:
         keys: the keys there are.
+        pace: counts their requests.
         requests_per_minute: of a key that does not say otherwise.
         open: whether requests without a key are admitted while no key was ever made.
     """
 
-    def __init__(self, keys: Keys, requests_per_minute: int, *, open: bool) -> None:
+    def __init__(self, keys: Keys, pace: Pace, requests_per_minute: int, *, open: bool) -> None:
         self._keys = keys
         self._per_minute = requests_per_minute
         self._open = open
-        self._pace = Pace()
+        self._pace = pace
         self._known: dict[str, tuple[float, Key]] = {}
 
     async def admit(self, token: str | None, headers: Headers, scope: Scope) -> Caller:
@@ -61,12 +66,33 @@ class Door:
 
         Raises:
             Problem: there is no good key, it does not allow this, or it was used too often.
+            JobStoreError: the keys cannot be read, or their requests not counted.
+        """
+        key = await self.recognise(token)
+        if key is None:
+            _refuse_other_sites(headers)
+            return _LOCAL
+        caller = Caller(key.name, key.tenant, key.scopes)
+        wait_s = await self._pace.wait_s(key.id, key.requests_per_minute or self._per_minute)
+        if wait_s > 0.0:
+            raise Problem(TOO_MANY, f"The key '{key.name}' may ask again in {wait_s:.1f} s.", wait_s)
+        if not caller.may(scope):
+            held = ", ".join(sorted(key.scopes))
+            raise Problem(FORBIDDEN, f"This needs the scope '{scope}'; the key '{key.name}' has {held}.")
+        return caller
+
+    async def recognise(self, token: str | None) -> Key | None:
+        """The key of this token; None where none is needed, because none was ever made.
+
+        Raises:
+            Problem: there is no good key.
             JobStoreError: the keys cannot be read.
         """
         # OpenAI's clients always send a key; before there is one, whatever they send will do.
         if self._open and not await self._keys.any():
-            _refuse_other_sites(headers)
-            return _LOCAL
+            return None
+        # From then on one is needed for good: whether there is any need not be asked again.
+        self._open = False
         key = None if token is None else await self._find(token)
         if key is None:
             what = "The key is unknown, expired or revoked." if token is not None else "No key was given."
@@ -74,14 +100,7 @@ class Door:
                 UNAUTHENTICATED, f"{what} Send one as 'Authorization: Bearer af_...'.",
                 headers={"WWW-Authenticate": 'Bearer realm="agentflow"'},
             )  # fmt: skip
-        caller = Caller(key.name, key.tenant, key.scopes)
-        wait_s = self._pace.wait_s(key.id, key.requests_per_minute or self._per_minute)
-        if wait_s > 0.0:
-            raise Problem(TOO_MANY, f"The key '{key.name}' may ask again in {wait_s:.1f} s.", wait_s)
-        if not caller.may(scope):
-            held = ", ".join(sorted(key.scopes))
-            raise Problem(FORBIDDEN, f"This needs the scope '{scope}'; the key '{key.name}' has {held}.")
-        return caller
+        return key
 
     async def _find(self, token: str) -> Key | None:
         now = time.monotonic()
@@ -107,6 +126,11 @@ def is_loopback(host: str) -> bool:
 
 def _refuse_other_sites(headers: Headers) -> None:
     """Refuse what a browser sends for a page of another site, also one whose name was made to lead here."""
+    if any(name in headers for name in _FORWARDED):
+        raise Problem(
+            FORBIDDEN, "Without keys this server answers only programs of its own machine, and this came through a "
+            "proxy. Make a key with: agentflow keys create.",
+        )  # fmt: skip
     host = headers.get("host", "").rsplit(":", 1)[0] if not headers.get("host", "").endswith("]") else headers["host"]
     origin = headers.get("origin")
     foreign = origin is not None and origin.split("://", 1)[-1] != headers.get("host")
@@ -121,21 +145,16 @@ _bearer = HTTPBearer(auto_error=False, description="A key made with `agentflow k
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-async def _admit(request: Request, credentials: Credentials, scope: Scope) -> Caller:
-    door: Door = request.app.state.server.door
-    return await door.admit(None if credentials is None else credentials.credentials, request.headers, scope)
+async def _submits(request: Request, _: Credentials) -> Caller:
+    return await _admitted(request, "submit")
 
 
-async def _submits(request: Request, credentials: Credentials) -> Caller:
-    return await _admit(request, credentials, "submit")
+async def _reads(request: Request, _: Credentials) -> Caller:
+    return await _admitted(request, "read")
 
 
-async def _reads(request: Request, credentials: Credentials) -> Caller:
-    return await _admit(request, credentials, "read")
-
-
-async def _administers(request: Request, credentials: Credentials) -> Caller:
-    return await _admit(request, credentials, "admin")
+async def _administers(request: Request, _: Credentials) -> Caller:
+    return await _admitted(request, "admin")
 
 
 Submitter = Annotated[Caller, Depends(_submits)]
@@ -144,3 +163,48 @@ Reader = Annotated[Caller, Depends(_reads)]
 """A parameter of this type is whoever calls, and may look."""
 Admin = Annotated[Caller, Depends(_administers)]
 """A parameter of this type is whoever calls, and may see the server's own figures."""
+_DEPENDENCIES: Final[dict[Scope, Any]] = {"submit": _submits, "read": _reads, "admin": _administers}
+
+
+class AdmittingRoute(APIRoute):
+    """A route that lets a request in before its body is read: who has no key makes the server keep nothing."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What serves a request of this route."""
+        serve = super().get_route_handler()
+        asked = {one.call for one in self.dependant.dependencies}
+        wanted: Scope | None = next((scope for scope in SCOPES if _DEPENDENCIES[scope] in asked), None)
+        if wanted is None:
+            return serve
+
+        async def admitting(request: Request) -> Response:
+            await _admitted(request, wanted)
+            return await serve(request)
+
+        return admitting
+
+
+async def _admitted(request: Request, scope: Scope) -> Caller:
+    """Who calls, if they may; asked once for each request."""
+    caller: Caller | None = getattr(request.state, "caller", None)
+    if caller is None:
+        door: Door = request.app.state.server.door
+        caller = await door.admit(await _token(request), request.headers, scope)
+        request.state.caller = caller
+    return caller
+
+
+async def check_again(request: Request) -> None:
+    """Refuse to go on with a response that has begun once its key is good no more.
+
+    Raises:
+        Problem: it is not.
+        JobStoreError: the keys cannot be read.
+    """
+    door: Door = request.app.state.server.door
+    await door.recognise(await _token(request))
+
+
+async def _token(request: Request) -> str | None:
+    given = await _bearer(request)
+    return None if given is None else given.credentials

@@ -154,17 +154,29 @@ async def test_the_bill_of_a_report_has_what_earlier_runs_of_the_job_cost(place:
 
 
 async def test_what_was_written_by_a_lost_commit_is_not_written_again(postgres_place: Place) -> None:
+    class LosesAnswers(Database):
+        """Repeats every write, as when the connection breaks during a commit."""
+
+        async def write(self, work: Work[Any]) -> Any:
+            await super().write(work)
+            return await super().write(work)
+
     database = open_database(postgres_place.settings.jobs)
+    loses = LosesAnswers(database.address)
+    journal = Journal(loses, lambda fences: None)
     async with postgres_place.jobs() as jobs:
         one = await jobs.submit(JobSpec(kind="echo", query="a"))
         await hand_out(database)
         fence = Fence(one.id, 1, "me")
         await database.write(lambda c: transitions.take(c, fence, "run"))
-        told = [Progress(fence, 1, [("note", {"note": 1}), ("note", {"note": 2})], batch="the same")]
-        for _ in range(3):
-            await database.write(lambda c: transitions.progress(c, told))
+        writing = asyncio.create_task(journal.write())
+        for number in (1, 3):
+            journal.tell(fence, 1, [("note", {"note": number}), ("note", {"note": number + 1})])
+            await journal.flush()
+        writing.cancel()
         events = [event async for event in jobs.events(one.id, follow=False)]
-        assert [event.data.get("note") for event in events if event.kind == "note"] == [1, 2]
+        assert [event.data.get("note") for event in events if event.kind == "note"] == [1, 2, 3, 4]
+    await loses.aclose()
     await database.aclose()
 
 

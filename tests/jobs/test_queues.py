@@ -143,7 +143,7 @@ async def test_nobody_writes_past_a_fence(any_place: Place) -> None:
         await database.write(lambda c: leases.bury(c, -1.0, 5))
         assert (await jobs.get(one.id)).state == JobState.RECOVERING
         told = [transitions.Progress(old, 1, [("note", {"note": "from the dead"})], batch="b")]
-        assert await database.write(lambda c: transitions.progress(c, told)) == {one.id}
+        assert await database.write(lambda c: transitions.progress(c, told)) == {old}
         assert not await database.write(lambda c: transitions.hand_back(c, old, 1, "late"))
         assert not await database.write(lambda c: transitions.finish(c, old, 1, transitions.Ending(JobState.COMPLETED)))
         assert await database.write(lambda c: transitions.take(c, old, "run")) is None

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from agentflow.cascade.reply import Reply
 from agentflow.errors import UsageError
 from agentflow.messages import Request, TokenUsage
-from agentflow.server.access import Submitter
+from agentflow.server.access import AdmittingRoute, Submitter
 from agentflow.server.answering import Head, WorkedResponse
 from agentflow.server.openai.asking import Ask
 from agentflow.server.openai.bill import Bill, headers
@@ -36,7 +36,7 @@ from agentflow.server.openai.messages import (
 from agentflow.server.problems import Problem
 from agentflow.server.state import Server, TheServer
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=AdmittingRoute)
 _EXAMPLE = {
     "model": "default",
     "messages": [{"role": "user", "content": "Which of these tickets is urgent? ..."}],

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from agentflow.cascade.reply import Reply
 from agentflow.errors import UsageError
 from agentflow.messages import Message, Request, ToolCall
-from agentflow.server.access import Submitter
+from agentflow.server.access import AdmittingRoute, Submitter
 from agentflow.server.answering import Head, WorkedResponse
 from agentflow.server.openai.asking import Ask
 from agentflow.server.openai.bill import Bill, headers
@@ -38,7 +38,7 @@ from agentflow.server.openai.messages import (
 from agentflow.server.problems import Problem
 from agentflow.server.state import Server, TheServer
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=AdmittingRoute)
 _EXAMPLE = {"model": "default", "input": "Which of these tickets is urgent? ...", "max_output_tokens": 200}
 
 

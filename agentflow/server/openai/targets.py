@@ -12,10 +12,10 @@ from agentflow.cascade.cascade import Cascade
 from agentflow.config import CODE, Settings
 from agentflow.errors import UnknownModel
 from agentflow.runtime import Runtime
-from agentflow.server.access import Reader
+from agentflow.server.access import AdmittingRoute, Reader
 from agentflow.server.state import TheServer
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=AdmittingRoute)
 
 
 class Model(BaseModel):
