@@ -7,6 +7,7 @@ than running them. What is asked seldom is built from ``tables``.
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
