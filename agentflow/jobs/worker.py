@@ -267,6 +267,7 @@ class Worker:
         """See what is wanted of the jobs here, and whether they still are here."""
         while True:
             await asyncio.sleep(_LOOK_S)
+            self._lease.turn()
             known = set(self._runner.at_work)
             try:
                 rows, now = await self._database.read(self._wanted)
