@@ -129,7 +129,7 @@ class OpenAIBackend:
         unsaid = dressed(body, request, self._dialect or "openai")
         if self._stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        gathered, answered = Gathered(tell), False
+        gathered, answered = Gathered(tell, request.top_logprobs is not None), False
         try:
             async with self._open().post(
                 self._chat, data=written(body), headers=self._headers(request), allow_redirects=False
@@ -211,6 +211,7 @@ class OpenAIBackend:
             id=gathered.id,
             tool_calls=calls,
             logprobs=tuple(gathered.logprobs) or None,
+            tokens=tuple(gathered.tokens) or None,
             reported_joules=gathered.joules,
         )
         unheeded = (*unheeded, *ignored(request, completion, self._count))
