@@ -18,6 +18,7 @@ from agentflow.runtime import Runtime
 from agentflow.server.access import Door
 from agentflow.server.collections.shelf import Collections
 from agentflow.server.metrics import Metrics
+from agentflow.server.openai.stored import Responses
 from agentflow.server.research.idempotency import Idempotency
 from agentflow.server.webhooks.outbox import Outbox
 
@@ -35,6 +36,7 @@ class Server:
         idempotency: keys of requests that were sent twice.
         webhooks: tells of jobs that end.
         collections: files that were uploaded.
+        responses: replies that OpenAI's clients asked to be kept.
         door: admits requests.
         local: pays for whoever sits at this machine and has no key.
         metrics: counts them.
@@ -49,6 +51,7 @@ class Server:
     idempotency: Idempotency
     webhooks: Outbox
     collections: Collections
+    responses: Responses
     door: Door
     local: Meter
     metrics: Metrics
