@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from agentflow.backends.untrusted import mapping
-from agentflow.messages import Completion, Request, TokenUsage
+from agentflow.messages import Completion, Request, TokenUsage, ToolCall
 
 Count = Callable[[Request, str], TokenUsage]
 
@@ -56,7 +56,7 @@ def ignored(request: Request, completion: Completion, count: Count) -> tuple[str
         "logprobs": request.logprobs and completion.logprobs is None and bool(text),
         "schema": request.schema is not None and whole and bool(text) and not _is_of(text, request.schema.schema),
         "tools": bool(request.tools) and not completion.tool_calls and _calls_in_text(text, request),
-        "tool_choice": (whole or completion.finish_reason == "tool_calls") and not _is_chosen(request, completion),
+        "tool_choice": bool(text or completion.tool_calls) and not is_chosen(request, completion.tool_calls),
         "parallel_tool_calls": request.tool_choice.parallel is False and len(completion.tool_calls) > 1,
         "stop": any(stop and stop in text for stop in request.stop),
         "max_tokens": request.max_output_tokens is not None and _longer(usage, request.max_output_tokens),
@@ -129,9 +129,9 @@ def _calls_in_text(text: str, request: Request) -> bool:
     return any(called == tool.name for tool in request.tools)
 
 
-def _is_chosen(request: Request, completion: Completion) -> bool:
+def is_chosen(request: Request, calls: Sequence[ToolCall]) -> bool:
     """Whether the tools that had to be called were, and no other."""
-    choice, called = request.tool_choice, [call.name for call in completion.tool_calls]
+    choice, called = request.tool_choice, [call.name for call in calls]
     if not request.tools or not choice.forced:
         return True
     return bool(called) and (choice.name is None or set(called) == {choice.name})

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from agentflow.backends.base import Probe
 from agentflow.backends.gguf import is_gguf
+from agentflow.backends.ignored import is_chosen
 from agentflow.backends.llamacpp_server import LlamaServer, Opening, gpus
 from agentflow.backends.wire import Gathered, forced_alone, request_json, seconds, usage_of
 from agentflow.errors import BackendError, BackendTimeout, BadReply, ConfigError, ContextOverflow, RequestRejected
@@ -147,7 +148,7 @@ class LlamaCppBackend:
         if failures:
             raise failures[0]
         _raise_error(result, model)
-        return _Generated(gathered, first_s, _ignored(server, request))
+        return _Generated(gathered, first_s, _ignored(server, request, gathered))
 
     def _load(self) -> LlamaServer:
         with self._loading:
@@ -199,11 +200,14 @@ def _in_loop(
     return pass_on
 
 
-def _ignored(server: LlamaServer, request: Request) -> tuple[str, ...]:
+def _ignored(server: LlamaServer, request: Request, gathered: Gathered) -> tuple[str, ...]:
     """What of a request llama.cpp passes over in silence."""
     found = [name for name in ("priority", "cache_salt") if getattr(request, name) is not None]
     if request.sampling.reasoning_effort is not None:
         found.append("reasoning_effort")
+    # Its grammar does not hold every template to a call.
+    if not is_chosen(request, gathered.tool_calls()):
+        found.append("tool_choice")
     return tuple(found if not request.tools or server.shows_tools else ["tools", *found])
 
 

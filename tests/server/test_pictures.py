@@ -81,7 +81,11 @@ def test_a_picture_stays_in_the_conversation_of_a_response(client: openai.OpenAI
     client.responses.create(model="large", input="Are you sure?", previous_response_id=first.id)
     assert shown(models) == [{"url": DATA, "detail": "high"}]
     (item,) = client.responses.input_items.list(first.id)
-    assert item.model_dump()["content"][1] == {"type": "input_image", "image_url": DATA, "detail": "high"}
+    assert item.model_dump(exclude_none=True)["content"][1] == {
+        "type": "input_image",
+        "image_url": DATA,
+        "detail": "high",
+    }
 
 
 def test_a_picture_is_fetched_once_and_kept_as_it_was(trusting: Api, models: ScriptedServer, pages: str) -> None:

@@ -70,7 +70,7 @@ async def get_response(
         return Response((await _standing(server, found)).model_dump_json(), media_type="application/json")
     if not found.asked.background:
         raise UsageError("stream: only a response in the background has events to be read later. Leave stream out.")
-    return WorkedResponse(lambda: followed(server, found, starting_after), apology)
+    return stream_of(server, found, starting_after)
 
 
 @router.get("/{response_id}/input_items", summary="What a stored response was the reply to")
@@ -121,7 +121,7 @@ async def delete_response(server: TheServer, caller: Submitter, response_id: Res
     return Deleted(id=response_id)
 
 
-async def followed(server: Server, response: StoredResponse, after: int = -1) -> AsyncGenerator[Head | bytes]:
+def stream_of(server: Server, response: StoredResponse, after: int = -1) -> WorkedResponse:
     """The events of a response in the background, until it has ended or the server is asked to.
 
     What a model writes is told once it is whole and written down: so the numbers are the same for every reader.
@@ -131,8 +131,14 @@ async def followed(server: Server, response: StoredResponse, after: int = -1) ->
         response: the response.
         after: the number of the last event that the reader has.
     """
-    yield Head("text/event-stream", {"x-accel-buffering": "no"})
     events = ResponseEvents(after=after)
+    return WorkedResponse(
+        lambda: _followed(server, response, events), lambda problem: apology(events, problem), server.refused
+    )
+
+
+async def _followed(server: Server, response: StoredResponse, events: ResponseEvents) -> AsyncGenerator[Head | bytes]:
+    yield Head("text/event-stream", {"x-accel-buffering": "no"})
     for event in events.begun(response.standing("queued")):
         yield event
     told, quiet_since = False, time.monotonic()
@@ -155,10 +161,10 @@ async def followed(server: Server, response: StoredResponse, after: int = -1) ->
             yield b": still here\n\n"
 
 
-def apology(problem: Problem) -> bytes:
+def apology(events: ResponseEvents, problem: Problem) -> bytes:
     """What a stream that broke off says last."""
     code = problem.kind.name.replace("-", "_")
-    return ResponseEvents().event("error", code=code, message=problem.detail, param=None)
+    return events.event("error", code=code, message=problem.detail, param=None)
 
 
 async def retire_responses(server: Server) -> None:

@@ -18,7 +18,7 @@ class ResponseEvents:
     """
 
     def __init__(self, item: str = "", after: int = -1) -> None:
-        self._item = item
+        self.item = item
         self._after = after
         self._number = 0
         self._told = ""
@@ -43,9 +43,9 @@ class ResponseEvents:
         """A piece of the message's text."""
         if not self._open:
             self._open = True
-            yield from self._message_begun(0, self._item)
+            yield from self._message_begun(0, self.item)
         self._told += piece
-        yield self.event("response.output_text.delta", delta=piece, logprobs=[], **_place(0, self._item))
+        yield self.event("response.output_text.delta", delta=piece, logprobs=[], **_place(0, self.item))
 
     def ended(self, response: ResponseBody) -> Iterator[bytes]:
         """Whatever of a response has not been told, and its end."""

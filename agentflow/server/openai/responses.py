@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from fastapi import APIRouter, Body
@@ -21,7 +21,7 @@ from agentflow.server.answering import Head, WorkedResponse
 from agentflow.server.openai.asking import Ask, pictures_for
 from agentflow.server.openai.background import job_of, standing
 from agentflow.server.openai.bill import headers
-from agentflow.server.openai.kept_responses import apology, followed
+from agentflow.server.openai.kept_responses import apology, stream_of
 from agentflow.server.openai.response_bodies import ResponseBody, ResponseRequest, new_item_id
 from agentflow.server.openai.response_events import ResponseEvents
 from agentflow.server.openai.stored import StoredResponse, new_response
@@ -54,7 +54,7 @@ async def create_response(
         return await _in_background(server, caller, new, ask)
     answer = _Answer(server, ask, new)
     if body.stream:
-        return WorkedResponse(answer.streamed, apology, server.refused)
+        return WorkedResponse(answer.streamed, lambda problem: apology(answer.events, problem), server.refused)
     return WorkedResponse(answer.whole, refused=server.refused)
 
 
@@ -67,7 +67,7 @@ async def _in_background(server: Server, caller: Caller, new: StoredResponse, as
     await server.responses.given(new.id, job.id)
     given = replace(new, job=job.id)
     if new.asked.stream:
-        return WorkedResponse(lambda: followed(server, given), apology, refused=server.refused)
+        return stream_of(server, given)
     return Response(standing(given, job).model_dump_json(), media_type="application/json")
 
 
@@ -78,19 +78,19 @@ class _Answer:
     server: Server
     ask: Ask
     new: StoredResponse
+    events: ResponseEvents = field(default_factory=lambda: ResponseEvents(new_item_id()))
 
     async def whole(self) -> AsyncGenerator[Head | bytes]:
         """In one piece, its bill in the headers too."""
         async with await self.ask.chain(self.server) as chain:
             (reply,) = await self.ask.whole(chain)
-        body = await self._ended(reply, new_item_id())
+        body = await self._ended(reply)
         yield Head("application/json", headers(reply))
         yield body.model_dump_json().encode()
 
     async def streamed(self) -> AsyncGenerator[Head | bytes]:
         """As it comes: the events that OpenAI's clients expect, each with its number."""
-        item, begun = new_item_id(), False
-        events = ResponseEvents(item)
+        begun, events = False, self.events
         async with await self.ask.chain(self.server) as chain, aclosing(self.ask.pieces(chain)) as pieces:
             async for _, piece in pieces:
                 if not begun:
@@ -99,16 +99,16 @@ class _Answer:
                     for event in events.begun(self.new.standing("in_progress")):
                         yield event
                 if not isinstance(piece, str):
-                    for event in events.ended(await self._ended(piece, item)):
+                    for event in events.ended(await self._ended(piece)):
                         yield event
                 elif piece:
                     for event in events.text(piece):
                         yield event
 
-    async def _ended(self, reply: Reply[str], item: str) -> ResponseBody:
+    async def _ended(self, reply: Reply[str]) -> ResponseBody:
         """The response, and kept if it is to be: what was paid for is given also when it cannot be kept."""
         self.server.metrics.served(reply)
-        body = self.new.standing("completed").ended(reply, item)
+        body = self.new.standing("completed").ended(reply, self.events.item)
         if body.store:
             try:
                 await self.server.responses.keep(replace(self.new, body=body))
