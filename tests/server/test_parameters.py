@@ -146,7 +146,9 @@ def test_a_reply_without_the_tool_it_must_call_climbs(
     raw = client.chat.completions.with_raw_response.create(
         model="default", messages=ASK, tools=[TOOL], tool_choice=choice, parallel_tool_calls=False
     )
-    (call,) = raw.parse().choices[0].message.tool_calls or ()
+    called = raw.parse().choices[0].message.tool_calls
+    assert called is not None and len(called) == 1
+    call = called[0]
     assert call.function.name == "tide" and raw.headers["x-agentflow-rung"] == "large"  # type: ignore[union-attr]
     assert sent(models)["tool_choice"] == choice and sent(models)["parallel_tool_calls"] is False
     tool: Any = {"type": "function", "name": "tide", "parameters": {"type": "object", "properties": {}}}

@@ -134,7 +134,8 @@ def logprobs_of(body: dict[str, Any], step: dict[str, Any]) -> dict[str, Any] | 
     if not body.get("logprobs"):
         return None
     if "tokens" in step:
-        return {"content": [token_of(*token, body.get("top_logprobs", 0)) for token in step["tokens"]]}
+        wanted = body.get("top_logprobs", 0)
+        return {"content": [token_of(text, p, others, wanted) for text, p, others in step["tokens"]]}
     if "logprobs" not in step:
         return None
     return {"content": [{"token": "x", "logprob": p, "top_logprobs": []} for p in step["logprobs"]]}

@@ -177,6 +177,9 @@ async def retire_responses(server: Server) -> None:
                     await _forget(server, response)
         except AgentflowError as error:
             _log.warning("%s Old responses are deleted later.", error)
+        except Exception:
+            # A defect here must not take the server with it.
+            _log.exception("Old responses cannot be deleted now.")
         await asyncio.sleep(_RETIRE_S)
 
 
