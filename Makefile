@@ -65,6 +65,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.research
 	$(BIN)/python -m benchmarks.answers
+	$(BIN)/python -m benchmarks.shelf
 	$(BIN)/python -m benchmarks.energy
 	$(BIN)/python -m benchmarks.meter
 	$(BIN)/python -m benchmarks.jobs --quick

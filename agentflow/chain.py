@@ -6,12 +6,15 @@ May import cascade and everything below it. ``runtime`` opens chains; ``orchestr
 from __future__ import annotations
 
 import functools
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
+
+from pydantic import JsonValue
 
 from agentflow.budget.admission import Admission, Strict
 from agentflow.budget.ledger import Labels, Ledger
@@ -20,10 +23,11 @@ from agentflow.budget.spend import Spend
 from agentflow.cascade.cache import Reuse, Reusing
 from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.checks import Check, output_schema
+from agentflow.cascade.once import once
 from agentflow.cascade.outcomes import Outcome, OutcomeFile
 from agentflow.cascade.placement import Residency, deadline
 from agentflow.cascade.reply import AnyReply, Attempt, Reply
-from agentflow.cascade.rung import ModelRung, Rung
+from agentflow.cascade.rung import CodeRung, ModelRung, Rung
 from agentflow.cascade.scope import CallScope
 from agentflow.cascade.services import Services
 from agentflow.cascade.stream import ReplyStream
@@ -270,6 +274,35 @@ class Chain:
         reply = replace(reply, waited_s=waited_s) if waited_s else reply
         self._last = reply
         return reply
+
+    async def once(self, rung: CodeRung, inputs: JsonValue = None, *, repeatable: bool = False) -> JsonValue:
+        """Run code that does something to the world, once over all runs of a job, within the budget.
+
+        Args:
+            rung: the code, made with ``Runtime.code_rung``; what it may pay is its ``worst``. Its function gets
+                ``(key, inputs)``: the key is the same in every run, and of no other effect.
+            inputs: what it is given. With the same inputs it is the same effect, with others another.
+            repeatable: it bears to be done again when an earlier run was cut off in the middle of it.
+
+        Returns:
+            What it gave back, which must be JSON: in this run, or in the earlier one that did it.
+
+        Raises:
+            EffectInDoubt: an earlier run was cut off in the middle of it, and it is not ``repeatable``.
+            NotDone: it says so of itself. The next run tries again.
+            BudgetExceeded, LedgerError: it was not done, as the budget has no room or it cannot be recorded.
+            UsageError: the chain is closed, or what it gave back is no JSON.
+        """
+        self._refuse_closed()
+        name = writable(rung.name)
+        request = Request((Message("user", json.dumps(inputs, sort_keys=True)),), inputs=inputs)
+        self._calls += 1
+        scope = CallScope(
+            self.meter, self._ledger, f"{self._ledger_key}|{name}|{request.digest()}|1", self._observer(name),
+            _labelled(self._labels, name), self._final,
+        )  # fmt: skip
+        with tracing.call_span(name, self.meter.path):
+            return await once(rung, request, scope, repeatable=repeatable)
 
     def feedback(self, score: float, reply: AnyReply | None = None) -> None:
         """Say how good a reply turned out to be. Confidence and policies are learned from it.

@@ -57,6 +57,7 @@ __all__ = [
     "ConnectionDropped",
     "ContextOverflow",
     "CounterLost",
+    "EffectInDoubt",
     "FetchRefused",
     "GridUnavailable",
     "HeldElsewhere",
@@ -65,6 +66,7 @@ __all__ = [
     "JobStoreError",
     "KeyReused",
     "LedgerError",
+    "NotDone",
     "NotServed",
     "Refusal",
     "RequestRejected",
@@ -126,6 +128,10 @@ class JobStateConflict(UsageError):
     """The job is in a state that does not allow what was asked; the message names the state."""
 
 
+class EffectInDoubt(UsageError):
+    """Something that must not be done twice was cut off in the middle: a person has to find out whether it was done."""
+
+
 class KeyReused(UsageError):
     """An idempotency key came again with another request."""
 
@@ -173,6 +179,10 @@ class RunError(AgentflowError):
 
 class CallFailed(RunError):
     """Every rung that the budget allowed was tried, and none gave a valid reply."""
+
+
+class NotDone(RunError):
+    """Raise this from what ``once`` runs, to say that it was not done: it may be tried again."""
 
 
 class LedgerError(RunError):

@@ -22,7 +22,6 @@ from agentflow.config import Settings, load_settings
 from agentflow.errors import UsageError
 from agentflow.jobs.research import run_research
 from agentflow.jobs.runs import RunStore
-from agentflow.research.embedders import Embedder
 from agentflow.research.pipeline import ResearchTask
 from agentflow.research.report import Report
 from agentflow.runtime import Runtime, budget_of
@@ -52,13 +51,10 @@ class Flow:
     def __init__(self, settings: Settings | None = None, *, backends: Mapping[str, Backend] | None = None) -> None:
         self.settings = settings or Settings()
         self.runtime = Runtime(self.settings, backends=backends)
-        self._embedder: Embedder | None = None
-        facts = self.settings.research.embedder
-        if facts is not None:
-            from agentflow.research.retrieval_rung import embedding_rung, make_embedder
+        if self.settings.research.embedder is not None:
+            from agentflow.research.retrieval_rung import embed_as_configured
 
-            self._embedder = make_embedder(facts)
-            self.runtime.embedding = embedding_rung(self.runtime, facts, self._embedder)
+            embed_as_configured(self.runtime)
         self.runs = RunStore(self.settings.stores.runs)
         self._kinds: dict[str, Kind] = {}
         self._jobs: Jobs | None = None
@@ -267,8 +263,6 @@ class Flow:
     async def aclose(self) -> None:
         """Hand unfinished jobs back, and close everything that was opened. Closing twice changes nothing."""
         async with contextlib.AsyncExitStack() as stack:
-            if self._embedder is not None:
-                stack.push_async_callback(self._embedder.aclose)
             stack.push_async_callback(self.runtime.aclose)
             jobs, self._jobs = self._jobs, None
             if jobs is not None:

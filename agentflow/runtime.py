@@ -82,6 +82,7 @@ class Runtime:
         self._calibration: Calibration | None = None
         self._policies: dict[tuple[str, tuple[str, ...]], Policy] = {}
         self.embedding: CodeRung | None = None
+        self._also_closed: list[Callable[[], Awaitable[None]]] = []
         self._services: Services | None = None
         self._rules: weakref.WeakKeyDictionary[Meter, Collection[str] | None] = weakref.WeakKeyDictionary()
         # Of jobs whose calls are recorded by another way than the runtime\'s own.
@@ -424,6 +425,10 @@ class Runtime:
             return given.price(facts.price)
         return FREE_LOCAL if facts.backend == "llamacpp" else self.prices.require(facts.model or name)
 
+    def also_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have something closed with the runtime that was opened for it."""
+        self._also_closed.append(close)
+
     async def aclose(self) -> None:
         """Close every backend that was opened, and the ledger if it was opened here."""
         backends, self._backends = list(self._backends.values()), {}
@@ -441,6 +446,8 @@ class Runtime:
                 stack.push_async_callback(durable.aclose)
             for backend in backends:
                 stack.push_async_callback(backend.aclose)
+            while self._also_closed:
+                stack.push_async_callback(self._also_closed.pop())
 
 
 def _placement(facts: PlacementSettings) -> Placement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Literal, get_args
@@ -15,6 +16,8 @@ OnExceed = Literal["stop", "degrade", "ask"]
 Period = Literal["hour", "day", "week", "month"]
 _LIMITS: tuple[Currency, ...] = ("usd", "joules", "tokens", "grams_co2e", "calls", "seconds")
 _WHOLE: tuple[Currency, ...] = ("tokens", "calls")
+# What each is counted in.
+_SCALES: Mapping[Currency, int] = {"usd": NANO, "joules": MICRO, "grams_co2e": MICRO}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ def _checked(currency: Currency, value: object) -> Decimal | float | int:
         raise UsageError(
             f"A budget of {value} {currency} leaves nothing to spend. Give a number above 0, or leave it out."
         )
-    if number * (NANO if currency == "usd" else 1) > LARGEST * 1024:
+    if number * _SCALES.get(currency, 1) > LARGEST * 1024:
         raise UsageError(f"A budget of {value} {currency} is more than can be counted. Leave it out for no limit.")
     if currency == "usd":
         return number

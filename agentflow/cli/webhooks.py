@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,7 +48,8 @@ def test(url: str, tenant: str | None, config: Path | None) -> int:
     settings = load_settings(config)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     body = json.dumps({"type": "webhook.test", "timestamp": now, "data": {}})
-    message = Message(f"msg_{secrets.token_hex(12)}", url, body, _secret(settings, tenant))
+    signing = _with_tenants(settings, lambda tenants: tenants.webhook_secrets(secret_owner(tenant)))
+    message = Message(f"msg_{secrets.token_hex(12)}", url, body, signing)
     answer = asyncio.run(send(message, allow_private=settings.server.allow_private))
     click.echo(f"{'Taken' if answer.taken else 'Not taken'}: {answer.said}")
     return 0 if answer.taken else 1
@@ -58,7 +60,19 @@ def test(url: str, tenant: str | None, config: Path | None) -> int:
 @_CONFIG
 def secret(tenant: str | None, config: Path | None) -> None:
     """Print the secret that webhooks are signed with: a receiver checks them with it."""
-    click.echo(_secret(load_settings(config), tenant))
+    owner = secret_owner(tenant)
+    click.echo(_with_tenants(load_settings(config), lambda tenants: tenants.webhook_secrets(owner))[0])
+
+
+@command.command("rotate")
+@click.option("--drop-old", is_flag=True, help="The old secret signs no more: it became known.")
+@_TENANT
+@_CONFIG
+def rotate(drop_old: bool, tenant: str | None, config: Path | None) -> None:
+    """Make a new secret and print it. The old one signs too, until receivers know the new one: rotate again then."""
+    owner = secret_owner(tenant)
+    work = partial(Tenants.rotate_webhook_secret, name=owner, keep_old=not drop_old)
+    click.echo(_with_tenants(load_settings(config), work))
 
 
 @command.command("list")
@@ -86,15 +100,15 @@ def retry(id: str, config: Path | None) -> None:
     click.echo(f"{id} is due again.")
 
 
-def _secret(settings: Settings, tenant: str | None) -> str:
-    async def work() -> str:
+def _with_tenants(settings: Settings, work: Callable[[Tenants], Awaitable[Value]]) -> Value:
+    async def run() -> Value:
         tenants = Tenants(open_database(settings.jobs))
         try:
-            return await tenants.webhook_secret(secret_owner(tenant))
+            return await work(tenants)
         finally:
             await tenants.aclose()
 
-    return asyncio.run(work())
+    return asyncio.run(run())
 
 
 def _with_outbox(config: Path | None, work: Callable[[Outbox], Awaitable[Value]]) -> Value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from pathlib import Path
 
@@ -28,8 +29,6 @@ def command(queues: tuple[str, ...], slots: int | None, config: Path | None) -> 
     """
     settings = load_settings(config)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # It speaks of every index, at a level of its own choice.
-    logging.getLogger("bm25s").setLevel(logging.WARNING)
     export.setup(capture_content=settings.telemetry.capture_content, compat=settings.telemetry.otel_compat)
     asyncio.run(_work(settings, tuple(dict.fromkeys(queues)), slots))
 
@@ -53,5 +52,9 @@ async def _work(settings: Settings, queues: tuple[str, ...], slots: int | None) 
                 click.echo(f"Worker {worker.id} serves {', '.join(queues)}.", err=True)
                 await worker.serve(enough)
         click.echo("Worker ended; its unfinished jobs are handed over.", err=True)
+        if worker.deaf:
+            # All that counts is written; what still runs would keep the process for as long as it likes.
+            logging.shutdown()
+            os._exit(0)
     finally:
         await runtime.aclose()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
 from agentflow.config.table import Table
@@ -31,7 +29,7 @@ class ServerSettings(Table):
     header_timeout_s: float = Field(default=10.0, gt=0, le=600)
     """Seconds a client has to send its request line and headers."""
     body_timeout_s: float = Field(default=30.0, gt=0, le=3_600)
-    """Seconds a client may pause while it sends a body."""
+    """Seconds a client may pause while it sends a body, or takes a response."""
     max_connections: int = Field(default=4_096, gt=0)
     """Connections at once; more are told to come back."""
     shutdown_s: int = Field(default=20, ge=0, le=3_600)
@@ -42,8 +40,6 @@ class ServerSettings(Table):
     """Days that responses of OpenAI's clients are kept, where the client does not delete them."""
     heartbeat_s: float = Field(default=15.0, gt=0, le=300)
     """Seconds between signs of life on a quiet event stream."""
-    uploads: Path = Path(".agentflow/collections")
-    """Where the files of collections are kept."""
     allow_private: bool = False
     """Let clients name private addresses as sources and webhooks: for a network of your own."""
     allow_paths: bool = False

@@ -144,6 +144,10 @@ class Database:
             if self.path is None:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING)))
             tables.metadata.create_all(connection)
+            for table in tables.metadata.tables.values():
+                for index in table.indexes:
+                    # A database that was made before has those of then.
+                    index.create(connection, checkfirst=True)
             version = connection.execute(sa.select(tables.about.c.version)).scalar()
             if version is None:
                 connection.execute(tables.about.insert().values(version=tables.VERSION))

@@ -31,7 +31,12 @@ class Ticket:
     @property
     def id(self) -> str:
         """Names the ticket for good."""
-        return f"{self.job}.{self.number}"
+        return ticket_id(self.job, self.number)
+
+
+def ticket_id(job: str, number: int) -> str:
+    """The name of a job's ticket of this number."""
+    return f"{job}.{number}"
 
 
 Run = Callable[[str, int], Coroutine[Any, Any, None]]

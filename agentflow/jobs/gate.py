@@ -7,7 +7,7 @@ through its lease is held back, and where one that ends lets running calls finis
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -30,6 +30,11 @@ class Passage:
         self._idle = asyncio.Event()
         self._idle.set()
         self.under_way = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the worker has its lease."""
+        return self._holds()
 
     def shut(self) -> None:
         """Let no new call leave: those who try wait until they are cancelled."""
@@ -61,13 +66,24 @@ class GatedLedger:
     Args:
         ledger: which records.
         passage: of the worker.
+        pass_out: waits until a call of a rung of this kind may leave the job; never returns once the job has to end.
         tried_again_ms: calls that failed before then are made again instead of being known to fail.
+        recorded: keys of the job's entries. What is not among them was made by no earlier run, and is not looked for.
     """
 
-    def __init__(self, ledger: Ledger, passage: Passage, tried_again_ms: int = 0) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        passage: Passage,
+        pass_out: Callable[[str], Awaitable[None]],
+        tried_again_ms: int = 0,
+        recorded: Iterable[str] = (),
+    ) -> None:
         self._ledger = ledger
         self._passage = passage
+        self._pass_out = pass_out
         self._tried_again_ms = tried_again_ms
+        self._recorded = set(recorded)
         self._mine: set[str] = set()
 
     @property
@@ -77,8 +93,15 @@ class GatedLedger:
 
     async def open(self, opening: Opening) -> Entry:
         """Record a hold, if calls may leave."""
-        await self._passage.enter()
-        entry = await self._ledger.open(opening)
+        while True:
+            await self._pass_out(opening.labels.kind)
+            await self._passage.enter()
+            self._recorded.add(opening.key)
+            entry = await self._ledger.open(opening)
+            if entry.state != "held" or self._passage.holds:
+                break
+            # The worker slept while this was written: the call has not left, and must not.
+            await self._ledger.close(entry.key, "released")
         if entry.state == "held" and entry.key not in self._mine:
             self._mine.add(entry.key)
             self._passage.count(1)
@@ -103,6 +126,8 @@ class GatedLedger:
 
     async def find(self, key: str, *, replay: bool = False) -> Entry | None:
         """The entry under ``key``; one that failed before the job was tried again says so no longer."""
+        if key not in self._recorded:
+            return None
         entry = await self._ledger.find(key, replay=replay)
         if entry is None or entry.outcome != "failed" or (entry.closed_ms or 0) >= self._tried_again_ms:
             return entry

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +28,7 @@ from agentflow.errors import UsageError
 
 Effort = Literal["auto", "lite", "base", "core", "pro", "ultra"]
 OnLimit = Literal["answer", "pause", "fail"]
+MOST_ORIGINS: Final = 1_000
 Role = Literal["result", "source", "artifact"]
 
 
@@ -86,12 +87,17 @@ class StopReason(StrEnum):
 
 
 def _utc(value: datetime) -> datetime:
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is no moment that can be counted") from None
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# What is counted in millionths fits 63 bits; so many seconds are three centuries.
+_Physical = Annotated[float, Field(gt=0, le=9e12, allow_inf_nan=False)]
+_Seconds = Annotated[float, Field(gt=0, le=1e10, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
@@ -105,13 +111,13 @@ class JobBudget(_Part):
     """Dollars."""
     tokens: int | None = Field(default=None, gt=0, le=10**15)
     """Input and output tokens together."""
-    joules: _Positive | None = None
+    joules: _Physical | None = None
     """Joules."""
-    grams_co2e: _Positive | None = None
+    grams_co2e: _Physical | None = None
     """Grams of CO2 equivalent."""
     calls: int | None = Field(default=None, gt=0, le=10**12)
     """Attempts, those of code included."""
-    seconds: _Positive | None = None
+    seconds: _Seconds | None = None
     """Wall clock of work; waiting in a queue is not counted."""
     on_limit: OnLimit = "answer"
     """``answer``: end with what there is; ``pause``: wait until the budget is raised; ``fail``: end as failed."""
@@ -127,8 +133,12 @@ class JobBudget(_Part):
 class JobSources(_Part):
     """Where a research job looks."""
 
-    origins: tuple[Annotated[str, Field(min_length=1, max_length=4_096)], ...] = Field(default=(), max_length=1_000)
+    origins: tuple[Annotated[str, Field(min_length=1, max_length=4_096)], ...] = Field(
+        default=(), max_length=MOST_ORIGINS
+    )
     """Paths of files and folders, and http(s) addresses."""
+    collections: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(default=(), max_length=20)
+    """Collections of the tenant's uploaded files, by their ids; they are read as they are when the job starts."""
     allow_private: bool = False
     """Fetch pages from private addresses too."""
 

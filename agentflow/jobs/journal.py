@@ -7,7 +7,9 @@ them written first waits for ``flush``; a run's end does.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,7 +19,7 @@ from agentflow.jobs.database import Database
 from agentflow.jobs.statements import Happening
 from agentflow.jobs.transitions import Fence, Progress, progress
 
-# Events gather for so long before they are written, and so long after a failure.
+# Writing begins no sooner than so long after it last began, so that events gather; and so long after a failure.
 _GATHER_S: Final = 0.03
 _AGAIN_S: Final = 1.0
 
@@ -37,15 +39,16 @@ class Journal:
 
     Args:
         database: where they go.
-        fenced: told of the jobs that are no longer this worker's.
+        fenced: told of the fences that no longer hold: these jobs are others' now.
     """
 
-    def __init__(self, database: Database, fenced: Callable[[set[str]], None]) -> None:
+    def __init__(self, database: Database, fenced: Callable[[set[Fence]], None]) -> None:
         self._database = database
         self._fenced = fenced
         self._pages: dict[str, _Page] = {}
         self._told = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
+        self._writing = False
 
     def tell(
         self, fence: Fence, run: int, happenings: Sequence[Happening], changes: Mapping[str, Any] | None = None
@@ -62,7 +65,7 @@ class Journal:
         Raises:
             JobStoreError: it could not be; it is tried again.
         """
-        if not self._pages and not self._waiting:
+        if not self._pages and not self._waiting and not self._writing:
             return
         done = asyncio.get_running_loop().create_future()
         self._waiting.append(done)
@@ -71,37 +74,50 @@ class Journal:
 
     async def write(self) -> None:
         """Write what is told, for ever: the worker runs this beside its jobs."""
+        began = 0.0
         while True:
             await self._told.wait()
-            await asyncio.sleep(_GATHER_S)
+            await asyncio.sleep(max(began + _GATHER_S - time.monotonic(), 0.0))
+            began = time.monotonic()
             self._told.clear()
             pages, self._pages = self._pages, {}
             waiting, self._waiting = self._waiting, []
-            batch = secrets.token_hex(8)
-            all_of_it = [Progress(p.fence, p.run, p.happenings, p.changes, batch) for p in pages.values()]
+            self._writing = bool(pages)
+            if pages:
+                batch = secrets.token_hex(8)
+                all_of_it = [Progress(p.fence, p.run, p.happenings, p.changes, batch) for p in pages.values()]
+                waiting = await self._write(all_of_it, waiting)
+                self._writing = False
+            _resolve(waiting)
+
+    async def _write(
+        self, all_of_it: Sequence[Progress], waiting: list[asyncio.Future[None]]
+    ) -> list[asyncio.Future[None]]:
+        """Write these events, however often it takes: whether a failed try was committed after all is not known.
+
+        Returns:
+            Who still waits for them: a failed try is told to all who wait by then.
+        """
+        tries = itertools.count()
+        while True:
             try:
-                if all_of_it:
-                    self._fenced(await self._database.write(lambda c, all_of_it=all_of_it: progress(c, all_of_it)))
+                self._fenced(await self._database.write(lambda c: progress(c, all_of_it, again=next(tries) > 0)))
+                return waiting
             except JobStoreError as error:
-                self._put_back(pages)
-                for future in waiting:
-                    if not future.done():
-                        future.set_exception(JobStoreError(*error.args))
+                _resolve([*waiting, *self._waiting], error)
+                waiting, self._waiting = [], []
                 await asyncio.sleep(_AGAIN_S)
-                self._told.set()
-            else:
-                for future in waiting:
-                    if not future.done():
-                        future.set_result(None)
 
     def drop(self, job: str) -> None:
         """Forget what a job told that is no longer this worker's."""
         self._pages.pop(job, None)
 
-    def _put_back(self, pages: dict[str, _Page]) -> None:
-        for job, page in pages.items():
-            newer = self._pages.get(job)
-            if newer is not None:
-                page.happenings += newer.happenings
-                page.changes.update(newer.changes)
-            self._pages[job] = page
+
+def _resolve(waiting: Sequence[asyncio.Future[None]], error: JobStoreError | None = None) -> None:
+    for future in waiting:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(JobStoreError(*error.args))

@@ -1,7 +1,8 @@
 """Kinds of jobs: what a worker runs for each, and what a running job is given. Imports runtime and all below.
 
 A kind is an async function of a ``JobContext``. It may run again from its start, on another machine: calls through the
-context's chains are answered from the ledger then, and everything else it does must bear to be repeated.
+context's chains are answered from the ledger then, what it does with ``once`` is not done again, and everything else
+must bear to be repeated.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ import hashlib
 import importlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Protocol
 
 from pydantic import JsonValue
 
 from agentflow.budget.meter import Meter
+from agentflow.budget.money import nano_from_decimal
+from agentflow.budget.spend import Quote
+from agentflow.cascade.rung import Answer
 from agentflow.chain import CallRecord, Chain
 from agentflow.errors import UsageError
 from agentflow.jobs.job import Artifact, JobSpec, JobState, Role, StopReason
@@ -70,6 +75,7 @@ class JobContext:
     plan: tuple[str, ...] | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict[str, Artifact])
     kept: Outcome | None = None
+    effects: Chain | None = None
     state: JobState = JobState.PLANNING
 
     def emit(self, kind: str, data: Mapping[str, Any]) -> None:
@@ -105,6 +111,51 @@ class JobContext:
     def chain(self, name: str, *, cascade: str = "default", agent: str = "") -> Chain:
         """Open a chain under the job's budget; every attempt is told as an event."""
         return self.runtime.chain(name, parent=self.meter, cascade=cascade, agent=agent, observe=self.attempt)
+
+    async def once(
+        self,
+        name: str,
+        act: Callable[[str, Any], Awaitable[JsonValue]],
+        inputs: JsonValue = None,
+        *,
+        usd: Decimal | str = "0",
+        repeatable: bool = False,
+    ) -> JsonValue:
+        """Do something to the world once, however often the job is run: send a letter, open a ticket, pay.
+
+        Args:
+            name: what it is, for reports.
+            act: does it. It gets a key, the same in every run and of no other effect, to hand to the other side as its
+                idempotency key; and the inputs.
+            inputs: what it is given. With the same inputs it is the same effect, with others another.
+            usd: dollars that it costs.
+            repeatable: it bears to be done again when an earlier run was cut off in the middle of it, because the
+                other side knows the key, say.
+
+        Returns:
+            What ``act`` gave back, which must be JSON: in this run, or in the earlier one that did it.
+
+        Raises:
+            EffectInDoubt: an earlier run was cut off in the middle of it, and it is not ``repeatable``.
+            NotDone: ``act`` says so of itself. The job's next try tries again.
+            BudgetExceeded: the budget has no room for it. It was not done.
+
+        Example:
+            >>> async def send(key: str, letter: dict[str, str]) -> str:
+            ...     return await post("https://mail.example.org", letter, idempotency_key=key)
+            >>> await context.once("send the letter", send, {"to": "ada@example.org"})       # doctest: +SKIP
+        """
+        dollars = Decimal(usd)
+        if not dollars.is_finite() or dollars < 0:
+            raise UsageError(f"'{name}' cannot cost {usd} dollars. Give what it costs, or nothing.")
+        nano_usd = nano_from_decimal(dollars)
+
+        async def run(given: tuple[str, Any]) -> Answer:
+            return Answer(await act(*given), nano_usd=nano_usd)
+
+        rung = self.runtime.code_rung(name, run, worst=Quote(nano_usd=nano_usd))
+        self.effects = self.effects or self.chain("effects")
+        return await self.effects.once(rung, inputs, repeatable=repeatable)
 
     def attempt(self, record: CallRecord) -> None:
         """Tell of an attempt."""

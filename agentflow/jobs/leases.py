@@ -82,13 +82,11 @@ def sign_off(connection: sa.Connection, me: str, most: int) -> None:
 
 
 def _free(connection: sa.Connection, dead: list[str], most: int) -> None:
-    theirs = job.c.worker.in_(dead) | (job.c.worker.is_(None) & job.c.ticketed_by.in_(dead))
-    for row in connection.execute(sa.select(job).where(theirs).order_by(job.c.id).with_for_update()).all():
-        if row.worker is not None:
-            lose(connection, row, most)
-        else:
-            # The ticket may lie in the engine or not: the next one is sure to.
-            connection.execute(job.update().where(job.c.id == row.id).values(ticketed_by=None, ticketed_ms=None))
+    # The tickets they wrote may lie in the engine or not: the next ones are sure to.
+    written = job.c.ticketed_by.is_not(None) & job.c.ticketed_by.in_(dead) & job.c.worker.is_(None)
+    connection.execute(job.update().where(written).values(ticketed_by=None, ticketed_ms=None))
+    for row in connection.execute(sa.select(job).where(job.c.worker.in_(dead)).with_for_update()).all():
+        lose(connection, row, most)
 
 
 class Lease:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 from agentflow.budget.ledger import Ledger, open_ledger
 from agentflow.config import JobSettings, JobStoreSettings, Settings
 from agentflow.errors import ConfigError, UsageError
+from agentflow.jobs.collections.catalogue import Catalogue
+from agentflow.jobs.collections.reader import edition
+from agentflow.jobs.collections.shelf import Shelves
 from agentflow.jobs.database import Database
 from agentflow.jobs.kinds import Kind, Kinds, load_kinds
 from agentflow.jobs.research import research_kind
@@ -18,6 +22,7 @@ from agentflow.jobs.store.disk import DiskStore
 from agentflow.jobs.tenants import Tenants
 from agentflow.jobs.tickets import QueueLimits
 from agentflow.jobs.worker import Worker, WorkerOptions
+from agentflow.research.retrieval_rung import embed_as_configured
 from agentflow.runtime import Runtime
 
 
@@ -68,9 +73,12 @@ def open_worker(
             "Jobs in PostgreSQL may go on on any machine, so their calls must be recorded there too. "
             "Set ledger.kind to postgres."
         )
-    known: dict[str, Kind] = {"research": research_kind, **load_kinds(jobs.kinds), **(kinds or {})}
-    database = open_database(jobs)
+    database, store = open_database(jobs), open_store(jobs.store)
+    shelves = Shelves(Catalogue(database), store, edition(settings), settings.research.chunk_chars)
+    research = partial(research_kind, shelves=shelves)
+    known: dict[str, Kind] = {"research": research, **load_kinds(jobs.kinds), **(kinds or {})}
     runtime.other_tenants = Tenants(database).limits
+    embed_as_configured(runtime)
     options = WorkerOptions(
         queues=queues,
         slots=slots or jobs.slots,
@@ -83,7 +91,7 @@ def open_worker(
     )
     from agentflow.jobs.dbos_engine import DbosEngine
 
-    return Worker(database, DbosEngine(database), runtime, known, open_store(jobs.store), options)
+    return Worker(database, DbosEngine(database), runtime, known, store, options)
 
 
 def open_database(settings: JobSettings) -> Database:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -29,11 +30,11 @@ from agentflow.jobs.job import (
     QueueStatistics,
 )
 from agentflow.jobs.statements import row_of
-from agentflow.jobs.tables import artifact, event, job, worker
+from agentflow.jobs.tables import MOVES, artifact, event, job, worker
 
 Row = sa.Row[Any]
 LONGEST_PAGE: Final = 500
-_AT_WORK: Final = [str(state) for state in JobState if state.at_work]
+_POSITION: Final = re.compile(r"[0-9]{1,15}:[A-Za-z0-9-]{1,64}")
 _WAITING: Final = (str(JobState.QUEUED), str(JobState.RECOVERING))
 
 
@@ -151,7 +152,7 @@ def statistics(connection: sa.Connection) -> JobStatistics:
             sa.func.count().filter(job.c.worker.is_not(None)).label("at_work"),
             sa.func.min(job.c.next_ms).filter(ready).label("oldest"),
         )
-        .where(job.c.state.in_([*_WAITING, *_AT_WORK]))
+        .where(sa.text(MOVES))
         .group_by(job.c.queue)
         .order_by(job.c.queue)
     )
@@ -197,6 +198,8 @@ def _cursor(row: Row) -> str:
 def _position(cursor: str) -> tuple[int, str]:
     try:
         text = base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)).decode()
+        if not _POSITION.fullmatch(text):
+            raise ValueError(text)
         created, _, id = text.partition(":")
         return int(created), id
     except (binascii.Error, ValueError):

@@ -13,6 +13,7 @@ from agentflow.budget.events import Ask, BudgetEvent
 from agentflow.budget.ledger import EntryFilter
 from agentflow.budget.meter import Meter
 from agentflow.errors import UsageError
+from agentflow.jobs.collections.shelf import Shelves
 from agentflow.jobs.events import Event, EventLog
 from agentflow.jobs.job import JobState, StopReason
 from agentflow.jobs.kinds import JobContext, Outcome
@@ -104,12 +105,22 @@ async def run_research(
     return FinishedJob(report, folder)
 
 
-async def research_kind(context: JobContext) -> Outcome:
-    """A research job as workers run it: its report, rendered reports and sources become the job's files."""
+async def research_kind(context: JobContext, shelves: Shelves | None = None) -> Outcome:
+    """A research job as workers run it: its report, rendered reports and sources become the job's files.
+
+    Args:
+        context: what it is given.
+        shelves: where the files of collections are.
+    """
     spec = context.spec
+    shelf = None
+    if spec.sources.collections:
+        if shelves is None:
+            raise UsageError("This worker has no collections. Give the files themselves as sources.")
+        shelf = await shelves.open(spec.sources.collections, spec.tenant or "")
     task = ResearchTask(spec.query, spec.sources.origins, spec.sources.allow_private)
     events = _ResearchEvents(context)
-    research = ResearchJob(context.runtime, context.meter, events.emit, context.planned)
+    research = ResearchJob(context.runtime, context.meter, events.emit, context.planned, shelf)
     if context.run > 1:
         entries = await context.runtime.ledger.entries(EntryFilter(job=context.id))
         research.findings.earlier = recorded(entries)

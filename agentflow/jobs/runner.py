@@ -7,15 +7,16 @@ under the fence. Whatever happens, a run ends in exactly one of: an end, a pause
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import BudgetEvent
-from agentflow.budget.ledger import EntryFilter
+from agentflow.budget.ledger import Entry, EntryFilter
 from agentflow.budget.meter import Meter
 from agentflow.errors import AgentflowError, BudgetExceeded, UsageError
 from agentflow.jobs import spending, transitions
@@ -35,6 +36,8 @@ from agentflow.telemetry import tracing
 _LOG = logging.getLogger(__name__)
 # How long a job that was told to finish may take to put together what it has.
 _LANDING_S: Final = 30.0
+# How long a call waits that a job makes after it was told to end, before the job is told again.
+_TOLD_AGAIN_S: Final = 0.05
 RESULT: Final = "result.json"
 
 End = Literal["stop", "deadline", "hand_back", "fenced"]
@@ -57,6 +60,8 @@ class AtWork:
         self.end: End | None = None
         self.meter: Meter | None = None
         self.budget_changes = 0
+        self.lands = False
+        """It was told to finish before it began: it replays what is paid for, and ends at the first new call."""
         self.ending = False
         self._ended = asyncio.Event()
         self._task: asyncio.Task[Any] | None = None
@@ -75,8 +80,28 @@ class AtWork:
             if self._task is not None:
                 self._task.cancel()
 
+    async def pass_out(self, kind: str) -> None:
+        """Let a call of a rung leave; whoever makes one after its job was told to end is told again, and waits.
+
+        Code may still put together what there is, unless the job is another worker's now.
+        """
+        if self.end is None and (kind == "code" or not self.lands):
+            return
+        if self.end in ("stop", "deadline") and kind == "code":
+            return
+        self.finish("stop")
+        await asyncio.sleep(_TOLD_AGAIN_S)
+        if self._task is not None:
+            self._task.cancel()
+        await asyncio.Event().wait()
+
     async def press(self) -> None:
         """Tell a job again that was told to end and takes too long over it."""
+        if self.lands:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LANDING_S):
+                    await self._ended.wait()
+            self.finish("stop")
         await self._ended.wait()
         while self._task is not None:
             await asyncio.sleep(_LANDING_S)
@@ -124,23 +149,31 @@ class Runner:
         self._tries = tries
         self.at_work: dict[str, AtWork] = {}
 
-    async def run(self, id: str, number: int) -> None:
-        """Run the job of a ticket, if the ticket is still good."""
+    async def run(self, id: str, number: int) -> bool:
+        """Run the job of a ticket, if the ticket is still good.
+
+        Returns:
+            Whether the ticket is done with; else somebody else may have it.
+        """
         fence = Fence(id, number, self._worker)
-        if id in self.at_work:
-            return
+        there = self.at_work.get(id)
+        if there is not None:
+            return there.fence.ticket >= number
         work = self.at_work[id] = AtWork(fence)
         try:
             ledger_run = self._runtime.ledger.run
             work.taken = await self._database.write(lambda c: transitions.take(c, fence, ledger_run))
-            if work.taken is not None:
-                await self._run(work, work.taken)
+            if work.taken is None:
+                return False
+            work.lands = work.taken.wish == "stop"
+            await self._run(work, work.taken)
         except AgentflowError as error:
             # Nothing could be written of how it ended: the worker's loop finds a job that nobody is at, and frees it.
             _LOG.error("Job %s: %s", id, error)
         finally:
             self._journal.drop(id)
             del self.at_work[id]
+        return True
 
     async def _run(self, work: AtWork, taken: Taken) -> None:
         fence, run = work.fence, taken.run
@@ -167,11 +200,14 @@ class Runner:
     async def _open(self, work: AtWork, taken: Taken) -> JobContext:
         """Everything the job holds: its budget as earlier runs left it, its chains' ledger, its files."""
         spec, fence = taken.spec, work.fence
+        runtime = self._runtime
+        recorded: Sequence[Entry] = ()
         if taken.earlier_run is not None:
             # Its calls may still be under way in a process that was only taken for dead.
-            await self._runtime.ledger.take_over(fence.job, taken.earlier_run)
-        runtime = self._runtime
-        gated = GatedLedger(runtime.ledger, self._passage, taken.tried_again_ms)
+            await runtime.ledger.take_over(fence.job, taken.earlier_run)
+            recorded = await runtime.ledger.entries(EntryFilter(job=fence.job))
+        keys = (entry.key for entry in recorded)
+        gated = GatedLedger(runtime.ledger, self._passage, work.pass_out, taken.tried_again_ms, keys)
         limits = self.limits(spec, taken.budget)
         work.meter = meter = await runtime.job(
             fence.job, limits, tenant=spec.tenant, residency=spec.residency or None, ledger=gated
@@ -226,9 +262,9 @@ class Runner:
         match outcome:
             case Outcome():
                 return await self._delivered(work, taken, context, outcome)
-            case AwaitApproval():
+            case AwaitApproval() if work.end is None:
                 return Ending(JobState.AWAITING_APPROVAL)
-            case asyncio.CancelledError() if work.end is not None:
+            case asyncio.CancelledError() | AwaitApproval() if work.end is not None:
                 return await self._delivered(work, taken, context, context.kept)
             case BudgetExceeded():
                 kept = context.kept

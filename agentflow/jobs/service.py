@@ -130,16 +130,20 @@ class Jobs:
         """
         last, glimpse = since, await self._glimpse(id, tenant)
         while True:
-            for event in await self._database.read(lambda c, last=last: records.events(c, id, last, _BATCH)):
-                last = event.number
-                yield event
-            if last < glimpse.events:
-                continue
+            while last < glimpse.events:
+                for event in await self._log(id, last):
+                    last = event.number
+                    yield event
             if not follow or not glimpse.moves:
                 return
-            glimpse = await self._watch.changed(id, glimpse)
+            # What was read may be newer than the glimpse.
+            news = await self._watch.changed(id, Glimpse(max(last, glimpse.events), glimpse.state), told=True)
+            glimpse = news.glimpse
             if glimpse.state is None:
                 raise UnknownJob(f"The job '{id}' was deleted meanwhile.")
+            for event in news.events:
+                last = event.number
+                yield event
 
     async def wait(self, id: str, *, seconds: float | None = None, tenant: str | None = None) -> JobView:
         """How the job stands once it has ended or waits for a person, or after so many seconds."""
@@ -147,7 +151,7 @@ class Jobs:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while glimpse.moves:
-                    glimpse = await self._watch.changed(id, glimpse)
+                    glimpse = (await self._watch.changed(id, glimpse)).glimpse
         return await self.get(id, tenant=tenant)
 
     async def result(self, id: str, *, wait_s: float | None = None, tenant: str | None = None) -> JobResult:
@@ -272,6 +276,9 @@ class Jobs:
         if self._submitted is not None:
             self._submitted()
         return await self.get(id, tenant=tenant)
+
+    async def _log(self, id: str, since: int) -> Sequence[JobEvent]:
+        return await self._database.read(lambda c: records.events(c, id, since, _BATCH))
 
     async def _glimpse(self, id: str, tenant: str | None) -> Glimpse:
         row = await self._database.read(lambda c: records.find(c, id, tenant))

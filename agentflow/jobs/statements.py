@@ -14,20 +14,35 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from agentflow.jobs.database import now_ms
+from agentflow.jobs.tables import STANDS, WAITS
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
 Happening = tuple[str, Mapping[str, Any]]
 
 _ROW: Final = sa.text("select * from agentflow_job where id = :id")
 _LOCKED: Final = sa.text("select * from agentflow_job where id = :id for update")
+_FENCED: Final = sa.text("select id, ticket, worker, events from agentflow_job where id in :ids").bindparams(
+    sa.bindparam("ids", expanding=True)
+)
+_FENCED_LOCKED: Final = sa.text(f"{_FENCED.text} order by id for update").bindparams(
+    sa.bindparam("ids", expanding=True)
+)
 _EVENT: Final = sa.text(
     "insert into agentflow_job_event (job, number, time_ms, kind, run, data, batch)"
     " values (:job, :number, :time_ms, :kind, :run, :data, :batch)"
 )
 _LATEST: Final = sa.text("select batch from agentflow_job_event where job = :id order by number desc limit 50")
-_WAITING: Final = sa.text(
-    "select 1 from agentflow_job where ticketed_by is null and state in ('queued', 'recovering') and next_ms <= :now"
-    " or worker is null and deadline_ms <= :now and state in ('queued', 'recovering', 'awaiting_approval') limit 1"
+# A ticket that nobody has taken for so long is written anew: whatever carried it has lost it.
+LOST_MS: Final = 60_000
+_WAITING: Final = (
+    sa.text(f"select 1 from agentflow_job where ticketed_by is null and {WAITS} and next_ms <= :now limit 1"),
+    sa.text(f"select 1 from agentflow_job where {STANDS} and deadline_ms <= :now and worker is null limit 1"),
+    sa.text(
+        "select 1 from agentflow_job where ticketed_by is not null and worker is null and ticketed_ms < :lost limit 1"
+    ),
 )
+_REPORTS: Final = sa.text("select 1 from agentflow_worker where id = :id")
+_REPORTS_LOCKED: Final = sa.text("select 1 from agentflow_worker where id = :id for key share")
 _MINE: Final = sa.text(
     "select id, ticket, wish, budget, budget_changes, deadline_ms, runs from agentflow_job where worker = :me"
 )
@@ -35,7 +50,7 @@ _MINE: Final = sa.text(
 
 def compact(value: Any) -> str:
     """JSON on one line."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    return _ENCODER.encode(value)
 
 
 def row_of(connection: sa.Connection, id: str, *, lock: bool = False) -> sa.Row[Any] | None:
@@ -70,19 +85,44 @@ def change(
     """
     values, fence = values or {}, fence or {}
     given = {f"new_{name}": value for name, value in values.items()} | {f"old_{k}": v for k, v in fence.items()}
-    statement = _update(tuple(values), tuple(fence))
+    statement = _returning(tuple(values), tuple(fence))
     last = connection.execute(statement, {"id": id, "told": len(happenings), **given}).scalar()
     if last is None:
         return False
     if happenings:
         now, first = now_ms(connection), last - len(happenings) + 1
-        rows = [
-            {"job": id, "number": first + place, "time_ms": now, "kind": kind, "run": run, "data": compact(dict(data)),
-             "batch": batch}
-            for place, (kind, data) in enumerate(happenings)
-        ]  # fmt: skip
-        connection.execute(_EVENT, rows)
+        connection.execute(_EVENT, event_rows(id, run, first, now, happenings, batch))
     return True
+
+
+def event_rows(
+    id: str, run: int, first: int, now: int, happenings: Sequence[Happening], batch: str
+) -> list[dict[str, Any]]:
+    """Events of a job as rows of their table, numbered from ``first`` on."""
+    return [
+        {"job": id, "number": first + place, "time_ms": now, "kind": kind, "run": run, "data": compact(dict(data)),
+         "batch": batch}
+        for place, (kind, data) in enumerate(happenings)
+    ]  # fmt: skip
+
+
+def fenced_rows(connection: sa.Connection, ids: Sequence[str]) -> Sequence[sa.Row[Any]]:
+    """What a fence is checked by, and how many events there are, of these jobs; locked as in ``row_of``."""
+    sqlite = connection.dialect.name == "sqlite"
+    if not ids:
+        return ()
+    return connection.execute(_FENCED if sqlite else _FENCED_LOCKED, {"ids": sorted(ids)}).all()
+
+
+def append(connection: sa.Connection, events: Sequence[Mapping[str, Any]]) -> None:
+    """Write events that have their numbers already: rows of their table."""
+    if events:
+        connection.execute(_EVENT, events)
+
+
+def assign(connection: sa.Connection, columns: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Give the same columns of many jobs new values: ``new_NAME`` of each row, under ``id``."""
+    connection.execute(_update(columns, ()), rows)
 
 
 def was_written(connection: sa.Connection, id: str, batch: str) -> bool:
@@ -93,8 +133,16 @@ def was_written(connection: sa.Connection, id: str, batch: str) -> bool:
 
 
 def anybody_waits(connection: sa.Connection) -> bool:
-    """Whether a job may start now, or has waited past its deadline."""
-    return connection.execute(_WAITING, {"now": now_ms(connection)}).first() is not None
+    """Whether a job may start now, has waited past its deadline, or has a ticket that was lost."""
+    now = now_ms(connection)
+    moments = {"now": now, "lost": now - LOST_MS}
+    return any(connection.execute(statement, moments).first() is not None for statement in _WAITING)
+
+
+def reports(connection: sa.Connection, worker: str) -> bool:
+    """Whether a worker is known to live; it is not buried before this transaction has ended."""
+    statement = _REPORTS if connection.dialect.name == "sqlite" else _REPORTS_LOCKED
+    return connection.execute(statement, {"id": worker}).first() is not None
 
 
 def taken_by(connection: sa.Connection, worker: str) -> Sequence[sa.Row[Any]]:
@@ -104,6 +152,15 @@ def taken_by(connection: sa.Connection, worker: str) -> Sequence[sa.Row[Any]]:
 
 @functools.lru_cache(maxsize=256)
 def _update(columns: tuple[str, ...], fence: tuple[str, ...]) -> sa.TextClause:
+    return sa.text(_update_text(columns, fence))
+
+
+@functools.lru_cache(maxsize=256)
+def _returning(columns: tuple[str, ...], fence: tuple[str, ...]) -> sa.TextClause:
+    return sa.text(f"{_update_text(columns, fence)} returning events")
+
+
+def _update_text(columns: tuple[str, ...], fence: tuple[str, ...]) -> str:
     sets = ", ".join(["events = events + :told", *(f"{name} = :new_{name}" for name in columns)])
     where = " and ".join(["id = :id", *(f"{name} = :old_{name}" for name in fence)])
-    return sa.text(f"update agentflow_job set {sets} where {where} returning events")
+    return f"update agentflow_job set {sets} where {where}"

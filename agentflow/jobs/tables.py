@@ -10,6 +10,10 @@ from typing import Final
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text, text
 
 VERSION: Final = 1
+# As text, because an index of some rows is used only for what is asked in the same words.
+WAITS: Final = "state in ('queued', 'recovering')"
+STANDS: Final = "state in ('queued', 'recovering', 'awaiting_approval', 'paused_budget')"
+MOVES: Final = "state in ('queued', 'recovering', 'planning', 'running', 'verifying')"
 
 metadata = MetaData()
 
@@ -56,9 +60,13 @@ job = Table(
     Column("idempotency", Text),
     Column("digest", Text),
 )
-Index("agentflow_job_waiting", job.c.queue, job.c.turn_ms, sqlite_where=text("ticketed_by is null and state in ('queued', 'recovering')"), postgresql_where=text("ticketed_by is null and state in ('queued', 'recovering')"))  # fmt: skip  # noqa: E501
+Index("agentflow_job_waiting", job.c.queue, job.c.turn_ms, sqlite_where=text(f"ticketed_by is null and {WAITS}"), postgresql_where=text(f"ticketed_by is null and {WAITS}"))  # fmt: skip  # noqa: E501
 Index("agentflow_job_ticketed", job.c.queue, sqlite_where=text("ticketed_by is not null"), postgresql_where=text("ticketed_by is not null"))  # fmt: skip  # noqa: E501
 Index("agentflow_job_worker", job.c.worker, sqlite_where=text("worker is not null"), postgresql_where=text("worker is not null"))  # fmt: skip  # noqa: E501
+Index("agentflow_job_due", job.c.next_ms, sqlite_where=text(f"ticketed_by is null and {WAITS}"), postgresql_where=text(f"ticketed_by is null and {WAITS}"))  # fmt: skip  # noqa: E501
+Index("agentflow_job_late", job.c.deadline_ms, sqlite_where=text(f"deadline_ms is not null and {STANDS}"), postgresql_where=text(f"deadline_ms is not null and {STANDS}"))  # fmt: skip  # noqa: E501
+Index("agentflow_job_live", job.c.queue, job.c.state, job.c.worker, job.c.next_ms, sqlite_where=text(MOVES), postgresql_where=text(MOVES))  # fmt: skip  # noqa: E501
+Index("agentflow_job_lined", job.c.queue, job.c.tenant, job.c.turn_ms, job.c.id, job.c.next_ms, job.c.ticket, sqlite_where=text(f"ticketed_by is null and {WAITS}"), postgresql_where=text(f"ticketed_by is null and {WAITS}"))  # fmt: skip  # noqa: E501
 Index("agentflow_job_listed", job.c.tenant, job.c.created_ms)
 Index("agentflow_job_created", job.c.created_ms)
 Index("agentflow_job_ended", job.c.ended_ms)

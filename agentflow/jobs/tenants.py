@@ -63,19 +63,39 @@ class Tenants:
 
         await self._annex.write(work)
 
-    async def webhook_secret(self, name: str) -> str:
-        """What signs the webhooks of a tenant: ``whsec_`` and 256 random bits in base64. Made when first asked for.
+    async def webhook_secrets(self, name: str) -> tuple[str, ...]:
+        """What signs the webhooks of a tenant, the newest first: each ``whsec_`` and 256 random bits in base64.
 
-        It is kept as it is, because signing needs it; it opens nothing of ours.
+        The first is made when it is first asked for. They are kept as they are, because signing needs them; they open
+        nothing of ours.
 
         Raises:
-            JobStoreError: it could not be read or written.
+            JobStoreError: they could not be read or written.
+        """
+
+        def work(connection: sa.Connection) -> tuple[str, ...]:
+            self._make(connection, name)
+            return _secrets_of(connection, name)
+
+        return await self._annex.write(work)
+
+    async def rotate_webhook_secret(self, name: str, *, keep_old: bool = True) -> str:
+        """Give a tenant a new secret. The one before signs too until the next rotation, unless it is known to others.
+
+        Returns:
+            The new one.
+
+        Raises:
+            JobStoreError: it could not be written.
         """
 
         def work(connection: sa.Connection) -> str:
             self._make(connection, name)
-            wanted = sa.select(_tenant.c.webhook_secret).where(_tenant.c.name == name)
-            return str(connection.execute(wanted).scalar_one())
+            new = _new_secret()
+            signing = (new, *_secrets_of(connection, name)[:1]) if keep_old else (new,)
+            change = _tenant.update().where(_tenant.c.name == name).values(webhook_secret=" ".join(signing))
+            connection.execute(change)
+            return new
 
         return await self._annex.write(work)
 
@@ -84,6 +104,14 @@ class Tenants:
         await self._annex.aclose()
 
     def _make(self, connection: sa.Connection, name: str) -> None:
-        secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-        new = {"name": name, "limits": "{}", "webhook_secret": secret, "created_ms": time.time_ns() // 1_000_000}
+        new = {"name": name, "limits": "{}", "webhook_secret": _new_secret(), "created_ms": time.time_ns() // 1_000_000}
         insert_once(connection, _tenant, new)
+
+
+def _secrets_of(connection: sa.Connection, name: str) -> tuple[str, ...]:
+    wanted = sa.select(_tenant.c.webhook_secret).where(_tenant.c.name == name).with_for_update()
+    return tuple(str(connection.execute(wanted).scalar_one()).split())
+
+
+def _new_secret() -> str:
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()

@@ -15,18 +15,15 @@ from typing import Final
 import sqlalchemy as sa
 
 from agentflow.jobs.database import now_ms, take_turns
-from agentflow.jobs.engine import Ticket
-from agentflow.jobs.job import JobState
+from agentflow.jobs.engine import Ticket, ticket_id
 from agentflow.jobs.records import Row
-from agentflow.jobs.tables import job, worker
+from agentflow.jobs.statements import LOST_MS
+from agentflow.jobs.tables import STANDS, WAITS, job, worker
 from agentflow.jobs.transitions import expire
 
-_WAITING: Final = (str(JobState.QUEUED), str(JobState.RECOVERING))
 # Turns as the engine counts them: seconds from here on.
 _FROM_S: Final = 1_500_000_000
 _HIGHEST: Final = 2**31 - 1
-# A ticket that nobody has taken for so long is written anew: whatever carried it has lost it.
-_LOST_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +59,17 @@ class _Room:
         self.tenants[tenant] += 1
 
 
+@dataclass(frozen=True, slots=True)
+class HandedOut:
+    """What the engine is to carry from now on, and the names of tickets it may drop if it still has them."""
+
+    tickets: Sequence[Ticket] = ()
+    lost: Sequence[str] = ()
+
+
 def hand_out(
     connection: sa.Connection, me: str, queues: Mapping[str, QueueLimits], defaults: QueueLimits = QueueLimits()
-) -> list[Ticket]:
+) -> HandedOut:
     """Write tickets for jobs that may start, and end those whose deadline has passed.
 
     Args:
@@ -77,16 +82,17 @@ def hand_out(
         The tickets, which count as started from now on: ``me`` enqueues them, or its successor does when it dies.
     """
     if not take_turns(connection):
-        return []
+        return HandedOut()
     now = now_ms(connection)
     _expire(connection, now)
     tickets: list[Ticket] = []
+    lost: list[str] = []
     for queue, places in _places(connection).items():
         room = _Room(queues.get(queue, defaults), places)
-        _count(connection, queue, room, now)
+        lost += _count(connection, queue, room, now)
         if room.left > 0:
             tickets += [_ticket(connection, row, me, now) for row in _next(connection, queue, room, now)]
-    return tickets
+    return HandedOut(tickets, lost)
 
 
 def _places(connection: sa.Connection) -> dict[str, int]:
@@ -98,20 +104,24 @@ def _places(connection: sa.Connection) -> dict[str, int]:
     return dict(places)
 
 
-def _count(connection: sa.Connection, queue: str, room: _Room, now: int) -> None:
-    out = sa.select(job.c.id, job.c.tenant, job.c.worker, job.c.ticketed_ms)
+def _count(connection: sa.Connection, queue: str, room: _Room, now: int) -> list[str]:
+    """Count what is out already; tickets that were lost are taken back."""
+    lost: list[str] = []
+    out = sa.select(job.c.id, job.c.ticket, job.c.tenant, job.c.worker, job.c.ticketed_ms)
     for row in connection.execute(out.where(job.c.queue == queue, job.c.ticketed_by.is_not(None))):
-        if row.worker is None and row.ticketed_ms < now - _LOST_MS:
+        if row.worker is None and row.ticketed_ms < now - LOST_MS:
             connection.execute(job.update().where(job.c.id == row.id).values(ticketed_by=None, ticketed_ms=None))
+            lost.append(ticket_id(row.id, row.ticket))
         else:
             room.start(row.tenant)
+    return lost
 
 
 def _next(connection: sa.Connection, queue: str, room: _Room, now: int) -> Sequence[Row]:
     """Jobs in their turn, those of tenants that have no room passed over."""
     query = (
         sa.select(job.c.id, job.c.tenant, job.c.ticket, job.c.queue, job.c.turn_ms)
-        .where(job.c.queue == queue, job.c.ticketed_by.is_(None), job.c.state.in_(_WAITING), job.c.next_ms <= now)
+        .where(job.c.queue == queue, job.c.ticketed_by.is_(None), sa.text(WAITS), job.c.next_ms <= now)
         .order_by(job.c.turn_ms, job.c.id)
     )
     most = room.limits.tenant_concurrency
@@ -143,8 +153,6 @@ def _ticket(connection: sa.Connection, row: Row, me: str, now: int) -> Ticket:
 
 
 def _expire(connection: sa.Connection, now: int) -> None:
-    late = sa.select(job).where(
-        job.c.deadline_ms <= now, job.c.worker.is_(None), job.c.state.in_([*_WAITING, str(JobState.AWAITING_APPROVAL)])
-    )
+    late = sa.select(job).where(sa.text(STANDS), job.c.deadline_ms <= now, job.c.worker.is_(None))
     for row in connection.execute(late.with_for_update()).all():
         expire(connection, row)

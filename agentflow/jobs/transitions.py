@@ -17,7 +17,18 @@ from agentflow.errors import JobStateConflict, KeyReused
 from agentflow.jobs.database import now_ms
 from agentflow.jobs.job import Artifact, JobBudget, JobFault, JobSpec, JobSpend, JobState, StopReason
 from agentflow.jobs.records import Row, find, milliseconds, spend_text
-from agentflow.jobs.statements import Happening, change, compact, row_of, was_written
+from agentflow.jobs.statements import (
+    Happening,
+    append,
+    assign,
+    change,
+    compact,
+    event_rows,
+    fenced_rows,
+    reports,
+    row_of,
+    was_written,
+)
 from agentflow.jobs.tables import artifact, event, job
 
 # A step of priority is worth so much waiting: a job of priority 5 is overtaken by one that has waited 5 minutes more.
@@ -51,6 +62,7 @@ class Taken:
     tried_again_ms: int
     deadline_ms: int | None
     now_ms: int
+    wish: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +147,9 @@ def take(connection: sa.Connection, fence: Fence, ledger_run: str) -> Taken | No
     mine = row.worker == fence.worker
     if not mine and (row.state not in _WAITING or row.worker is not None):
         return None
+    if not reports(connection, fence.worker):
+        # Taken for dead, and not back yet: nobody would miss it.
+        return None
     now, run = now_ms(connection), row.runs
     if not mine:
         run += 1
@@ -144,22 +159,39 @@ def take(connection: sa.Connection, fence: Fence, ledger_run: str) -> Taken | No
     return Taken(
         fence, JobSpec.model_validate_json(row.spec), JobBudget.model_validate_json(row.budget), row.budget_changes,
         row.approved, row.plan, run, row.failures, row.ledger_run, row.tried_again_ms, row.deadline_ms, now,
+        row.wish,
     )  # fmt: skip
 
 
-def progress(connection: sa.Connection, all_of_it: Sequence[Progress]) -> set[str]:
-    """Write what jobs at work tell.
+def progress(connection: sa.Connection, all_of_it: Sequence[Progress], *, again: bool = False) -> set[Fence]:
+    """Write what jobs at work tell, all of it with a few statements.
+
+    Args:
+        connection: in a transaction.
+        all_of_it: of each job once.
+        again: it was tried before, and may be written.
 
     Returns:
-        The jobs whose fence no longer holds; nothing of these was written.
+        The fences that no longer hold; nothing was written under these.
     """
-    fenced: set[str] = set()
-    for one in sorted(all_of_it, key=lambda one: one.fence.job):
-        id, holds = one.fence.job, {"ticket": one.fence.ticket, "worker": one.fence.worker}
-        if one.happenings and was_written(connection, id, one.batch):
+    if again:
+        all_of_it = [one for one in all_of_it if not was_written(connection, one.fence.job, one.batch)]
+    rows = {row.id: row for row in fenced_rows(connection, [one.fence.job for one in all_of_it])}
+    now = now_ms(connection)
+    fenced: set[Fence] = set()
+    events: list[dict[str, Any]] = []
+    changes: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for one in all_of_it:
+        row = rows.get(one.fence.job)
+        if row is None or (row.ticket, row.worker) != (one.fence.ticket, one.fence.worker):
+            fenced.add(one.fence)
             continue
-        if not change(connection, id, one.run, one.happenings, one.changes, fence=holds, batch=one.batch):
-            fenced.add(id)
+        events += event_rows(row.id, one.run, row.events + 1, now, one.happenings, one.batch)
+        values = {f"new_{name}": value for name, value in one.changes.items()}
+        changes.setdefault(tuple(one.changes), []).append({"id": row.id, "told": len(one.happenings), **values})
+    for columns, values in changes.items():
+        assign(connection, columns, values)
+    append(connection, events)
     return fenced
 
 
@@ -193,7 +225,11 @@ def finish(connection: sa.Connection, fence: Fence, run: int, ending: Ending) ->
     now = now_ms(connection)
     if ending.retry_ms is not None:
         values |= {"next_ms": now + ending.retry_ms, "tried_again_ms": now, "turn_ms": row.turn_ms + ending.retry_ms}
-    _leave(connection, row, run, ending.state, ending.stop_reason, ending.error, **values)
+    state, reason, error = ending.state, ending.stop_reason, ending.error
+    if row.wish == "stop" and not state.ended and (has_result or str(state) not in _WAITING):
+        # Somebody asked for what there is, a moment too late for the run to see it.
+        state, reason, error, values["partial"] = JobState.COMPLETED, StopReason.STOPPED, None, has_result
+    _leave(connection, row, run, state, reason, error, **values)
     return True
 
 
@@ -229,13 +265,18 @@ def cancel(connection: sa.Connection, id: str, tenant: str | None) -> bool:
 
 
 def stop(connection: sa.Connection, id: str, tenant: str | None) -> None:
-    """Ask for what there is; a job that nobody has at work ends at once."""
+    """Ask for what there is; a job that nobody has at work ends at once, with the result it has.
+
+    One that has no result yet, but was at work, ends with what its next run finds in the ledger.
+    """
     row = find(connection, id, tenant, lock=True)
     if row.state in _ENDED:
         return
-    if row.worker is not None:
+    if row.worker is not None or (row.state in _WAITING and row.runs and not row.has_result):
         if row.wish is None:
-            change(connection, id, row.runs, [("note", {"note": "asked to finish early"})], {"wish": "stop"})
+            values = {"wish": "stop", "next_ms": min(row.next_ms, now_ms(connection))}
+            run = row.runs if row.worker else 0
+            change(connection, id, run, [("note", {"note": "asked to finish early"})], values)
         return
     _leave(connection, row, 0, JobState.COMPLETED, StopReason.STOPPED, partial=row.has_result)
 
@@ -358,7 +399,9 @@ def _leave(
     change(
         connection, row.id, run, [("state", told)],
         {
-            "state": str(state), "worker": None, "ticketed_by": None, "ticketed_ms": None, "wish": None,
+            "state": str(state), "worker": None, "ticketed_by": None, "ticketed_ms": None,
+            # Whoever goes on with it has to heed it.
+            "wish": row.wish if str(state) in _WAITING else None,
             "stop_reason": None if stop_reason is None else str(stop_reason),
             "error": None if error is None else error.model_dump_json(),
             "dead_letter": error is not None and error.dead_letter,

@@ -8,9 +8,11 @@ killed at any moment, and any other goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,7 +23,7 @@ import sqlalchemy as sa
 from agentflow.errors import AgentflowError, JobStoreError
 from agentflow.jobs import leases, tickets, transitions
 from agentflow.jobs.database import Database, now_ms
-from agentflow.jobs.engine import Engine
+from agentflow.jobs.engine import Engine, Ticket, ticket_id
 from agentflow.jobs.erasing import erase
 from agentflow.jobs.gate import Passage
 from agentflow.jobs.job import JobBudget
@@ -30,6 +32,7 @@ from agentflow.jobs.kinds import Kinds
 from agentflow.jobs.leases import Lease, Post
 from agentflow.jobs.records import Row, ended_before
 from agentflow.jobs.runner import AtWork, End, Runner, Tries
+from agentflow.jobs.schedules import Schedules
 from agentflow.jobs.statements import anybody_waits, taken_by
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.tickets import QueueLimits
@@ -39,7 +42,10 @@ from agentflow.runtime import Runtime
 _LOG = logging.getLogger(__name__)
 _LOOK_S: Final = 0.2
 _HAND_OUT_S: Final = 0.2
+# How long jobs are waited for that were told to end, when nothing of theirs is kept any more.
+_LEAVING_S: Final = 5.0
 _RETIRE_S: Final = 600.0
+_DUE_S: Final = 1.0
 _RETIRED_AT_ONCE: Final = 100
 
 
@@ -105,6 +111,7 @@ class Worker:
         self._passage = Passage(lambda: self._lease.holds)
         self._journal = Journal(database, self._fenced)
         self._runner = Runner(self.id, database, runtime, kinds, store, self._journal, self._passage, options.tries)
+        self._schedules = Schedules(database)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = False
         self._started = False
@@ -134,6 +141,7 @@ class Worker:
             for loop in (
                 self._journal.write(),
                 self._hand_out(),
+                self._submit_due(),
                 self._look(),
                 self._bury(),
                 self._forget(),
@@ -167,12 +175,17 @@ class Worker:
                 await self._passage.idle()
         except TimeoutError:
             _LOG.warning("%d calls had not ended after %.0f s; they are broken off.", self._passage.under_way, self._options.drain_s)  # fmt: skip  # noqa: E501
-        await self._end_all("hand_back")
+        await self._end_all("hand_back", self._options.drain_s)
+
+    @property
+    def deaf(self) -> bool:
+        """Whether jobs of it still run that were told to end: only the end of the process ends them."""
+        return bool(self._runner.at_work)
 
     async def aclose(self) -> None:
         """Leave: what was not handed back is free for others at once. Closing twice changes nothing."""
         self._draining = True
-        await self._end_all("fenced")
+        await self._end_all("fenced", min(self._options.drain_s, _LEAVING_S))
         await self._engine.aclose()
         if self._started:
             self._started = False
@@ -199,34 +212,56 @@ class Worker:
 
     async def _take(self, id: str, number: int) -> None:
         """The engine brings a ticket."""
-        if self._draining:
-            await self._database.write(lambda c: transitions.decline(c, id, number))
-        else:
-            await self._runner.run(id, number)
-        self._done.append(f"{id}.{number}")
-        if not self._runner.at_work:
-            self._idle.set()
+        try:
+            if self._draining or not await self._runner.run(id, number):
+                await self._database.write(lambda c: transitions.decline(c, id, number))
+        finally:
+            self._done.append(ticket_id(id, number))
+            if not self._runner.at_work:
+                self._idle.set()
 
-    async def _end_all(self, end: End) -> None:
+    async def _end_all(self, end: End, seconds: float) -> None:
         for work in tuple(self._runner.at_work.values()):
             work.finish(end)
-        while self._runner.at_work:
-            self._idle.clear()
-            await self._idle.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._runner.at_work:
+                    self._idle.clear()
+                    await self._idle.wait()
+        if self._runner.at_work:
+            # Their calls are held back for good, so others may have them.
+            _LOG.warning("Jobs that do not end although they are told to: %s.", ", ".join(self._runner.at_work))
 
     async def _hand_out(self) -> None:
         """Write tickets for jobs whose turn it is."""
         options = self._options
+        unsent: list[Ticket] = []
         while True:
+            began = time.monotonic()
             self._nudged.clear()
             try:
                 if not self._draining and await self._database.read(anybody_waits):
-                    written = await self._database.write(lambda c: tickets.hand_out(c, self.id, options.limits))
-                    await self._engine.enqueue(written)
+                    out = await self._database.write(lambda c: tickets.hand_out(c, self.id, options.limits))
+                    unsent += out.tickets
+                    self._done += out.lost
+                if unsent:
+                    await self._engine.enqueue(unsent)
+                    unsent.clear()
             except JobStoreError as error:
                 _LOG.warning("%s Tickets are handed out later.", error)
                 await asyncio.sleep(1.0)
-            await _either(self._nudged, _HAND_OUT_S)
+            # However long the queues are, they take no more than a sixth of the time.
+            await _either(self._nudged, max(_HAND_OUT_S, 5 * (time.monotonic() - began)))
+
+    async def _submit_due(self) -> None:
+        """Submit what schedules have due."""
+        while True:
+            try:
+                if not self._draining and await self._schedules.submit_due():
+                    self.nudge()
+            except AgentflowError as error:
+                _LOG.warning("%s What is scheduled is submitted later.", error)
+            await asyncio.sleep(_DUE_S)
 
     async def _look(self) -> None:
         """See what is wanted of the jobs here, and whether they still are here."""
@@ -250,7 +285,7 @@ class Worker:
             work.finish("fenced")
         elif row.deadline_ms is not None and row.deadline_ms <= now:
             work.finish("deadline")
-        elif row.wish == "stop":
+        elif row.wish == "stop" and not work.lands:
             work.finish("stop")
         elif row.budget_changes > work.budget_changes and work.taken is not None:
             budget = self._runner.limits(work.taken.spec, JobBudget.model_validate_json(row.budget))
@@ -308,17 +343,16 @@ class Worker:
                 await _either(self._retiring, _RETIRE_S)
             self._retiring.clear()
 
-    def _fenced(self, jobs: set[str]) -> None:
-        for id in jobs:
-            work = self._runner.at_work.get(id)
-            if work is not None and not work.ending:
+    def _fenced(self, fences: set[Fence]) -> None:
+        for work in tuple(self._runner.at_work.values()):
+            if work.fence in fences and not work.ending:
                 work.finish("fenced")
 
     def _taken_for_dead(self) -> None:
         """On the lease's thread: all that this worker had is others' now."""
         _LOG.warning("Worker %s was taken for dead; it drops what it had, and goes on.", self.id)
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._fenced, set(self._runner.at_work))
+            self._loop.call_soon_threadsafe(self._fenced, {work.fence for work in tuple(self._runner.at_work.values())})
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:

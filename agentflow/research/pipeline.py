@@ -6,7 +6,7 @@ However a job ends (done, out of budget, interrupted) it reports what it has, an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from agentflow.research.assembly import Findings, assemble
 from agentflow.research.citations import verify_draft
 from agentflow.research.corpus import Corpus
 from agentflow.research.evidence import Draft, Evidence
+from agentflow.research.indexed import IndexedSource, Shelf, index_of, joined
 from agentflow.research.planning import Plan as ResearchPlan
 from agentflow.research.planning import Planning, heuristic_plan, plan_check, planning_request
 from agentflow.research.report import Ending, Report
@@ -39,7 +40,7 @@ from agentflow.telemetry import tracing
 Emit = Callable[[str, Mapping[str, Any]], None]
 OnPlan = Callable[[tuple[str, ...]], Awaitable[tuple[str, ...]]]
 _READER = Agent("sources", "Reads the sources and indexes them.", "")
-# CPU seconds held for reading and indexing: a floor, and so much a megabyte of text.
+# A floor of CPU seconds, and so much a megabyte of text.
 _READING_CPU_S, _READING_CPU_S_PER_MB = 0.5, 0.6
 _LONGEST_QUESTION = 4_000
 # A folder may have fifty thousand files: so many are told one by one.
@@ -73,14 +74,18 @@ class ResearchJob:
         meter: the job's node of the budget tree; its name is the job's id.
         emit: told of everything that happens, as (kind, data).
         on_plan: given the sub-questions of the plan; returns those to answer, or raises to end the job there.
+        shelf: uploaded files to look in beside the task's origins.
     """
 
-    def __init__(self, runtime: Runtime, meter: Meter, emit: Emit, on_plan: OnPlan | None = None) -> None:
+    def __init__(
+        self, runtime: Runtime, meter: Meter, emit: Emit, on_plan: OnPlan | None = None, shelf: Shelf | None = None
+    ) -> None:
         self._runtime = runtime
         self._settings = runtime.settings.research
         self._meter = meter
         self._emit = emit
         self._on_plan = on_plan
+        self._shelf = shelf
         self._orchestrator = Orchestrator(runtime, meter, self._on_call, self._on_task)
         self._agents = shipped_agents()
         self._embedder = None if self._settings.embedder is None else make_embedder(self._settings.embedder)
@@ -154,10 +159,10 @@ class ResearchJob:
         _raise_any(outcomes)
 
     async def _read(self, chain: Chain, task: ResearchTask) -> None:
-        megabytes = await asyncio.to_thread(estimated_bytes, task.origins, self._limits()) / MEGABYTE
-        cpu_s = _READING_CPU_S + _READING_CPU_S_PER_MB * megabytes
-        rung = self._runtime.code_rung("reader and BM25 index", self._reading, max_cpu_s=cpu_s)
-        request = Request((Message("user", "\n".join(task.origins)),), inputs=task)
+        names, unread = ((), 0) if self._shelf is None else (self._shelf.names, self._shelf.unread_bytes)
+        size = unread + await asyncio.to_thread(estimated_bytes, task.origins, self._limits())
+        rung = self._runtime.code_rung("reader and BM25 index", self._reading, max_cpu_s=reading_cpu_s(size))
+        request = Request((Message("user", "\n".join((*task.origins, *names))),), inputs=task)
         reply = await chain.call(request, output=object, name="read", cascade=self._runtime.code(rung))
         self._served("reading", chain, reply)
 
@@ -165,20 +170,29 @@ class ResearchJob:
         room = self._meter.room().seconds
         try:
             async with asyncio.timeout(room):
-                reading = await read_sources(task.origins, limits=self._limits(), allow_private=task.allow_private)
+                reading, kept = await self._sources(task)
                 self.findings.reading = reading
-                self._emit("sources.read", {"sources": len(reading.sources), "skipped": len(reading.skipped)})
+                told = {"sources": len(reading.sources), "skipped": len(reading.skipped), "uploaded": len(kept)}
+                self._emit("sources.read", told)
                 for source in reading.sources[:_SOURCES_TOLD]:
                     self._emit("source", {"id": source.id, "origin": source.origin, "title": source.title})
-                self.findings.index = await asyncio.to_thread(self._index, reading)
+                self.findings.index = await asyncio.to_thread(self._index, reading, kept)
         except TimeoutError:
             # The job's seconds are gone: the meter says so in its own words.
             self._meter.hold(Quote()).release()
             raise
         return Answer(True)
 
-    def _index(self, reading: Reading) -> Bm25Index:
-        return Bm25Index.build(Corpus.build(reading.sources, chunk_chars=self._settings.chunk_chars))
+    async def _sources(self, task: ResearchTask) -> tuple[Reading, tuple[IndexedSource, ...]]:
+        """Everything there is to look in, and the part of it whose index was kept."""
+        kept = () if self._shelf is None else await self._shelf.load()
+        if kept and not task.origins:
+            return joined(Reading((), ()), kept)
+        return joined(await read_sources(task.origins, limits=self._limits(), allow_private=task.allow_private), kept)
+
+    def _index(self, reading: Reading, kept: Sequence[IndexedSource]) -> Bm25Index:
+        fresh = reading.sources[: len(reading.sources) - len(kept)]
+        return index_of(Corpus.build(fresh, chunk_chars=self._settings.chunk_chars), kept)
 
     async def _plan(self, chain: Chain, planning: Planning) -> None:
         agent = self._agents["planner"]
@@ -298,6 +312,11 @@ class ResearchJob:
 
     def _on_task(self, task: Task, state: TaskState, meter: Meter) -> None:
         self._emit(f"task.{state}", {"task": task.name, "agent": task.agent.name, "meter": meter.path})
+
+
+def reading_cpu_s(size: int) -> float:
+    """CPU seconds that reading and indexing so many bytes is held for."""
+    return _READING_CPU_S + _READING_CPU_S_PER_MB * size / MEGABYTE
 
 
 def _raise_any(outcomes: Mapping[str, Outcome]) -> None:

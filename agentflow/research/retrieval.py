@@ -1,24 +1,22 @@
-"""Retrieval: BM25 over chunks by bm25s, and its best few hundred re-scored by an embedder where there is one.
+"""Retrieval: BM25 over chunks, and its best few hundred re-scored by an embedder where there is one.
 
-Embedding a whole corpus on a CPU is too slow; embedding what BM25 already found is not. Imports corpus, lexicon,
-embedders.
+Embedding a whole corpus on a CPU is too slow; embedding what BM25 already found is not. Imports corpus, postings,
+lexicon, embedders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
-import bm25s
 import numpy as np
 
 from agentflow.research.corpus import Chunk, Corpus
 from agentflow.research.embedders import Embedder, Vectors
-from agentflow.research.lexicon import Lexicon, Vocabulary, terms
+from agentflow.research.lexicon import Lexicon, terms
+from agentflow.research.postings import Postings
 
-# Lucene's BM25 with bm25s's defaults: one setting for every corpus. A title counts twice: it says what a text is about.
-_K1, _B = 1.5, 0.75
 CANDIDATES = 300
 # The share of the embedder in a fused score, both parts min-max normalised over the candidates.
 _EMBEDDER_SHARE = 0.5
@@ -42,22 +40,18 @@ class Bm25Index:
         >>> index.search("how is a budget held?", k=5)[0].chunk.text
     """
 
-    def __init__(self, corpus: Corpus, numbers: dict[str, int], retriever: Any) -> None:
+    def __init__(self, corpus: Corpus, postings: Postings) -> None:
         self.corpus = corpus
-        self._numbers = numbers
-        self._retriever = retriever
-        self.lexicon = Lexicon(_document_frequency(numbers, retriever), len(corpus.chunks))
+        frequency = postings.frequency()
+        self._numbers = {term: number for number, term in enumerate(postings.terms)}
+        self._starts = np.concatenate([[0], np.cumsum(frequency)])
+        self._chunk, self._score = postings.chunk, postings.scores(frequency)
+        self.lexicon = Lexicon(dict(zip(postings.terms, frequency.tolist(), strict=True)), len(corpus.chunks))
 
     @classmethod
     def build(cls, corpus: Corpus) -> Bm25Index:
         """Index every chunk of a corpus. Deterministic; runs on one core."""
-        vocabulary = Vocabulary()
-        encoded = [vocabulary.encode(searched_text(chunk)) for chunk in corpus.chunks]
-        retriever: Any = None
-        if any(encoded):
-            retriever = bm25s.BM25(k1=_K1, b=_B, method="lucene", backend="numpy")
-            retriever.index((encoded, vocabulary.numbers), create_empty_token=False, show_progress=False)
-        return cls(corpus, vocabulary.numbers, retriever)
+        return cls(corpus, Postings.of(map(searched_text, corpus.chunks)))
 
     def search(self, query: str, k: int) -> list[Hit]:
         """The ``k`` best chunks, best first, ties in the order of the corpus; none that match no term."""
@@ -65,7 +59,10 @@ class Bm25Index:
         numbers = [self._numbers[term] for term in known if term in self._numbers]
         if not numbers or k <= 0:
             return []
-        scores = self._retriever.get_scores_from_ids(numbers)
+        scores = np.zeros(len(self.corpus.chunks), dtype=np.float32)
+        for number in numbers:
+            standing = slice(self._starts[number], self._starts[number + 1])
+            scores[self._chunk[standing]] += self._score[standing]
         chunks = self.corpus.chunks
         return [Hit(chunks[place], float(scores[place])) for place in _best(scores, k)]
 
@@ -92,15 +89,8 @@ async def fuse(index: Bm25Index, embedder: Embedder, query: str, k: int, candida
 
 
 def searched_text(chunk: Chunk) -> str:
-    """What of a chunk is searched: its title twice, the headings above it, its text."""
+    """What of a chunk is searched: its title twice, for it says what a text is about; the headings above; its text."""
     return f"{chunk.source.title} {chunk.source.title} {chunk.heading} {chunk.text}"
-
-
-def _document_frequency(numbers: dict[str, int], retriever: Any) -> dict[str, int]:
-    if retriever is None:
-        return {}
-    frequency: list[int] = np.diff(retriever.scores["indptr"]).tolist()
-    return {term: frequency[number] for term, number in numbers.items() if number}
 
 
 def _best(scores: Vectors, k: int) -> list[int]:

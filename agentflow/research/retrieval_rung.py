@@ -84,6 +84,15 @@ def embedding_rung(runtime: Runtime, facts: EmbedderSettings, embedder: Embedder
     return replace(rung, worst=Quote(tokens=most, nano_usd=price.ceiling(most, 0)))
 
 
+def embed_as_configured(runtime: Runtime) -> None:
+    """Let calls that look for other wordings of a question embed it; the embedder is closed with the runtime."""
+    facts = runtime.settings.research.embedder
+    if facts is not None and runtime.embedding is None:
+        embedder = make_embedder(facts)
+        runtime.embedding = embedding_rung(runtime, facts, embedder)
+        runtime.also_close(embedder.aclose)
+
+
 class _Counted:
     """An embedder that counts the tokens of what it is sent."""
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
 
@@ -22,6 +24,8 @@ from agentflow.server.problems import FORBIDDEN, TOO_MANY, UNAUTHENTICATED, Prob
 # How long a key that was seen to be good is believed, and so how long one that was revoked still opens.
 TRUSTED_S: Final = 2.0
 _REMEMBERED: Final = 1_000
+# What proxies add: who called them may be anybody.
+_FORWARDED: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,11 @@ def is_loopback(host: str) -> bool:
 
 def _refuse_other_sites(headers: Headers) -> None:
     """Refuse what a browser sends for a page of another site, also one whose name was made to lead here."""
+    if any(name in headers for name in _FORWARDED):
+        raise Problem(
+            FORBIDDEN, "Without keys this server answers only programs of its own machine, and this came through a "
+            "proxy. Make a key with: agentflow keys create.",
+        )  # fmt: skip
     host = headers.get("host", "").rsplit(":", 1)[0] if not headers.get("host", "").endswith("]") else headers["host"]
     origin = headers.get("origin")
     foreign = origin is not None and origin.split("://", 1)[-1] != headers.get("host")
@@ -121,21 +130,16 @@ _bearer = HTTPBearer(auto_error=False, description="A key made with `agentflow k
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-async def _admit(request: Request, credentials: Credentials, scope: Scope) -> Caller:
-    door: Door = request.app.state.server.door
-    return await door.admit(None if credentials is None else credentials.credentials, request.headers, scope)
+async def _submits(request: Request, _: Credentials) -> Caller:
+    return await _admitted(request, "submit")
 
 
-async def _submits(request: Request, credentials: Credentials) -> Caller:
-    return await _admit(request, credentials, "submit")
+async def _reads(request: Request, _: Credentials) -> Caller:
+    return await _admitted(request, "read")
 
 
-async def _reads(request: Request, credentials: Credentials) -> Caller:
-    return await _admit(request, credentials, "read")
-
-
-async def _administers(request: Request, credentials: Credentials) -> Caller:
-    return await _admit(request, credentials, "admin")
+async def _administers(request: Request, _: Credentials) -> Caller:
+    return await _admitted(request, "admin")
 
 
 Submitter = Annotated[Caller, Depends(_submits)]
@@ -144,3 +148,33 @@ Reader = Annotated[Caller, Depends(_reads)]
 """A parameter of this type is whoever calls, and may look."""
 Admin = Annotated[Caller, Depends(_administers)]
 """A parameter of this type is whoever calls, and may see the server's own figures."""
+_DEPENDENCIES: Final[dict[Scope, Any]] = {"submit": _submits, "read": _reads, "admin": _administers}
+
+
+class AdmittingRoute(APIRoute):
+    """A route that lets a request in before its body is read: who has no key makes the server keep nothing."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What serves a request of this route."""
+        serve = super().get_route_handler()
+        asked = {one.call for one in self.dependant.dependencies}
+        wanted: Scope | None = next((scope for scope in SCOPES if _DEPENDENCIES[scope] in asked), None)
+        if wanted is None:
+            return serve
+
+        async def admitting(request: Request) -> Response:
+            await _admitted(request, wanted)
+            return await serve(request)
+
+        return admitting
+
+
+async def _admitted(request: Request, scope: Scope) -> Caller:
+    """Who calls, if they may; asked once for each request."""
+    caller: Caller | None = getattr(request.state, "caller", None)
+    if caller is None:
+        door: Door = request.app.state.server.door
+        given = await _bearer(request)
+        caller = await door.admit(None if given is None else given.credentials, request.headers, scope)
+        request.state.caller = caller
+    return caller

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
@@ -18,13 +20,14 @@ from starlette.exceptions import HTTPException
 
 from agentflow.config import Settings
 from agentflow.errors import AgentflowError
-from agentflow.jobs.opening import open_database, open_jobs
+from agentflow.jobs.collections.catalogue import Catalogue
+from agentflow.jobs.collections.uploads import Uploads
+from agentflow.jobs.opening import open_database, open_jobs, open_store
 from agentflow.jobs.tenants import Tenants
+from agentflow.research.retrieval_rung import embed_as_configured
 from agentflow.runtime import Runtime
-from agentflow.server import health
+from agentflow.server import collections, health
 from agentflow.server.access import Door
-from agentflow.server.collections import routes as collections
-from agentflow.server.collections.shelf import Collections
 from agentflow.server.guard import Guard, Scope
 from agentflow.server.keys import Keys
 from agentflow.server.metrics import Metrics
@@ -35,11 +38,13 @@ from agentflow.server.opening import open_annex
 from agentflow.server.problems import (
     INVALID,
     INVALID_FIELDS,
+    MEDIA,
     MEDIA_TYPE,
     METHOD,
     NOT_FOUND,
     TIMED_OUT,
     TOO_LARGE,
+    UNAVAILABLE,
     Fault,
     Kind,
     Problem,
@@ -50,7 +55,13 @@ from agentflow.server.research.idempotency import Idempotency
 from agentflow.server.state import Server
 from agentflow.server.webhooks.outbox import Outbox
 
-_BY_STATUS: Final = {404: NOT_FOUND, 405: METHOD, 408: TIMED_OUT, 413: TOO_LARGE}
+_BY_STATUS: Final = {400: INVALID, 404: NOT_FOUND, 405: METHOD, 408: TIMED_OUT, 413: TOO_LARGE}
+_ADVICE: Final = {
+    400: "Send one JSON object, in UTF-8, of no great depth.",
+    404: "See the documentation of the API for its addresses.",
+}
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
+_log = logging.getLogger("agentflow.server")
 _SHOWN_FAULTS: Final = 20
 _ROUTERS: Final = (
     health.router, models.router, kept_responses.router, submitting.router, estimating.router, controlling.router,
@@ -89,7 +100,7 @@ def create_app(settings: Settings, *, open: bool) -> FastAPI:
         title="agentflow", version="1", lifespan=life, docs_url=None, redoc_url=None, responses=_PROBLEM,
         max_body_size=settings.server.max_body_kb * 1_024, telemetry={"auto_configure": False},
         summary="Jobs with a budget, and any OpenAI client over the cascade and the meter.",
-        generate_unique_id_function=lambda route: route.name,
+        generate_unique_id_function=lambda route: route.name, redirect_slashes=False,
     )  # fmt: skip
     app.state.stopping, app.state.metrics = asyncio.Event(), Metrics()
     for router in _ROUTERS:
@@ -141,12 +152,16 @@ async def _open(settings: Settings, stack: contextlib.AsyncExitStack, *, open: b
     stack.push_async_callback(tenants.aclose)
     runtime = Runtime(settings)
     runtime.other_tenants = tenants.limits
+    embed_as_configured(runtime)
     stack.push_async_callback(runtime.aclose)
     bounds = settings.server
+    catalogue, store = Catalogue(open_database(settings.jobs)), open_store(settings.jobs.store)
+    stack.push_async_callback(catalogue.aclose)
+    stack.push_async_callback(store.aclose)
+    uploads = Uploads(catalogue, store, runtime, bounds)
     outbox = Outbox(annex, jobs, tenants, allow_private=bounds.allow_private)
     return Server(
-        settings, runtime, jobs, annex, tenants, Idempotency(annex), outbox, Collections(annex, bounds),
-        Responses(annex),
+        settings, runtime, jobs, annex, tenants, Idempotency(annex), outbox, catalogue, uploads, Responses(annex),
         Door(Keys(annex), bounds.requests_per_minute, open=open), local_tenant(), app.state.metrics, app.state.stopping,
     )  # fmt: skip
 
@@ -164,21 +179,47 @@ def _answer_errors(app: FastAPI) -> None:
         return Problem.of(error).response()
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        return _invalid(error).response()
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return _invalid(error, request.headers.get("content-type", "")).response()
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> Response:
+    async def http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            return _no_such_method(request).response()
+        if isinstance(error.__cause__, OSError):
+            return _no_room(error.__cause__).response()
         kind = _BY_STATUS.get(error.status_code) or Kind("http", "The request cannot be served", error.status_code)
-        detail = f"{error.detail}. See the documentation of the API for its addresses."
+        detail = f"{error.detail}. {_ADVICE.get(error.status_code, 'See the documentation of the API.')}"
         return Problem(kind, detail, headers=dict(error.headers or {})).response()
 
-    del said, ours, invalid, http
+    @app.exception_handler(OSError)
+    async def system(_: Request, error: OSError) -> Response:
+        return _no_room(error).response()
+
+    del said, ours, invalid, http, system
 
 
-def _invalid(error: RequestValidationError) -> Problem:
+def _no_room(error: OSError) -> Problem:
+    """What it is to a client that this machine has no room, or no file, left; any other error is a defect."""
+    if error.errno not in _NO_ROOM:
+        raise error
+    _log.error("No room: %s", error)
+    return Problem(UNAVAILABLE, "The server has no room for this now. Nothing of it was kept: ask again later.", 60.0)
+
+
+def _no_such_method(request: Request) -> Problem:
+    """What may be done at this path."""
+    template = getattr(request.scope.get("route"), "path", "")
+    offered = ", ".join(sorted(request.app.openapi()["paths"].get(template, {}))).upper()
+    return Problem(METHOD, f"{template} knows {offered}.", headers={"Allow": offered})
+
+
+def _invalid(error: RequestValidationError, media_type: str) -> Problem:
     """Every field that is wrong, without what was sent in it."""
     found = error.errors()
+    if any(one["loc"] == ("body",) and isinstance(one.get("input"), bytes) for one in found):
+        said = f"'{media_type[:80]}'" if media_type else "of no type"
+        return Problem(MEDIA, f"The body is {said}. Send JSON, with the header Content-Type: application/json.")
     if any(one["type"] == "json_invalid" for one in found):
         return Problem(INVALID, "The body is not valid JSON. Send one JSON object, in UTF-8.")
     faults = tuple(

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 
-from agentflow.server.problems import HEADERS, INTERNAL, INVALID, Problem
+from agentflow.server.problems import HEADERS, INTERNAL, INVALID, UNAVAILABLE, Problem
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -23,7 +23,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_SECURITY: Final = (
+SECURITY: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
@@ -37,8 +37,12 @@ _STRICT_TRANSPORT: Final = (b"strict-transport-security", b"max-age=31536000; in
 # Encoded slashes, backslashes, NULs and dots: nothing of ours is called so, and proxies read them differently.
 _TRICKS: Final = re.compile(rb"%(?:2f|5c|00|2e)|[\x00-\x20\\\x7f]|/\.{1,2}(?:/|$)|//", re.IGNORECASE)
 _MOST_HEADERS: Final = 64
+# Bytes a second that a body must bring on the whole, once its first pause is used up.
+_SLOWEST: Final = 1_024
 _log = logging.getLogger("agentflow.server")
 
+FULL: Final = "agentflow.full"
+"""In the state of a request's connection, it says that there are too many of them."""
 Answered = Callable[[Scope, int, float], None]
 """Told of each request: what it was, the status of its response, and the seconds until that began."""
 
@@ -92,6 +96,8 @@ class Guard:
 
 def _refused(scope: Scope, header_bytes: int) -> Problem | None:
     """What is wrong with a request before its body is read."""
+    if scope.get("state", {}).get(FULL):
+        return Problem(UNAVAILABLE, "The server has as many connections as it takes. Ask again in a moment.", 1.0)
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     names = [name for name, _ in headers]
     if _TRICKS.search(scope.get("raw_path") or b""):
@@ -109,19 +115,24 @@ def _refused(scope: Scope, header_bytes: int) -> Problem | None:
 
 
 def _patient(receive: Receive, pause_s: float) -> Receive:
-    """Waits no longer than this for the next part of a body; whether the client has gone may be waited for for ever."""
-    whole = False
+    """Waits so long for the next part of a body, and for all of it so long and as its size takes at the slowest.
+
+    Whether the client has gone may be waited for for ever.
+    """
+    whole, left_s = False, pause_s
 
     async def patient() -> Message:
-        nonlocal whole
+        nonlocal whole, left_s
         if whole:
             return await receive()
+        began = time.monotonic()
         try:
-            async with asyncio.timeout(pause_s):
+            async with asyncio.timeout(min(left_s, pause_s)):
                 message = await receive()
         except TimeoutError:
-            detail = f"No part of the body came for {pause_s:g} s"
+            detail = f"The body came too slowly: send it without pauses of {pause_s:g} s"
             raise HTTPException(408, detail, {"Connection": "close"}) from None
+        left_s += len(message.get("body", b"")) / _SLOWEST - (time.monotonic() - began)
         whole = not message.get("more_body", False)
         return message
 
@@ -132,7 +143,7 @@ def _marked(headers: Any, request_id: str, scope: Scope) -> list[tuple[bytes, by
     """The headers of a response, with those that every response has; what the app set itself stays."""
     made = list(headers)
     present = {name.lower() for name, _ in made}
-    wanted = (*_SECURITY, _STRICT_TRANSPORT) if scope.get("scheme") == "https" else _SECURITY
+    wanted = (*SECURITY, _STRICT_TRANSPORT) if scope.get("scheme") == "https" else SECURITY
     made.extend(pair for pair in wanted if pair[0] not in present)
     made.append((b"x-request-id", request_id.encode()))
     return made

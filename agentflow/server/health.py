@@ -9,11 +9,11 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from agentflow.errors import AgentflowError
-from agentflow.server.access import Admin
+from agentflow.server.access import Admin, AdmittingRoute
 from agentflow.server.metrics import CONTENT_TYPE
 from agentflow.server.state import Server, TheServer
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=AdmittingRoute)
 _PATIENCE_S: Final = 5.0
 # A job that may start and has waited for longer than this finds no worker.
 _LAG_S: Final = 60.0

@@ -5,6 +5,7 @@ A problem says what happened, whether asking again may help, and when. OpenAI cl
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from agentflow.errors import (
     BackendUnavailable,
     BudgetExceeded,
     CallFailed,
+    ConfigError,
     ContextOverflow,
     JobFailed,
     JobStateConflict,
@@ -35,6 +37,7 @@ from agentflow.errors import (
 )
 
 MEDIA_TYPE: Final = "application/problem+json"
+_log = logging.getLogger("agentflow.server")
 _TYPE: Final = "urn:agentflow:problem:"
 
 
@@ -83,9 +86,16 @@ _KINDS: Final[tuple[tuple[type[AgentflowError], Kind], ...]] = (
     (BackendUnavailable, UNAVAILABLE),
     (BackendTimeout, MODEL_TIMEOUT),
     (CallFailed, NO_REPLY),
+    (ConfigError, INTERNAL),
     (UsageError, INVALID),
     (RunError, NO_REPLY),
 )
+# Their own words name paths, addresses, accounts: nobody's business outside.
+_DATABASE: Final = "The server's database cannot be used now. Nothing is half written: ask again later."
+_DEFECT: Final = "The server is not set up for this. Its log says what to mend."
+_OURS: Final[tuple[tuple[type[AgentflowError], str], ...]] = (
+    (JobStoreError, _DATABASE), (LedgerError, _DATABASE), (ConfigError, _DEFECT),
+)  # fmt: skip
 _RETRY_AFTER_S: Final = 5.0
 # What OpenAI's clients call the same.
 _OPENAI_TYPES: Final = {
@@ -144,14 +154,19 @@ class Problem(Exception):
 
     @classmethod
     def of(cls, error: AgentflowError) -> Problem:
-        """The problem that an error is to a client."""
+        """The problem that an error is to a client; what concerns the server's own parts is for its log alone."""
         kind = next((kind for known, kind in _KINDS if isinstance(error, known)), INTERNAL)
+        detail = next((words for known, words in _OURS if isinstance(error, known)), None)
+        if detail is None and kind is INTERNAL:
+            detail = _DEFECT
+        if detail is not None:
+            _log.error("%s", error)
         after = getattr(error, "retry_after_s", None)
         if isinstance(error, BudgetExceeded):
             after = _resets_in_s(error.refusal.node)
         elif kind.retryable and after is None:
             after = _RETRY_AFTER_S
-        return cls(kind, str(error), after)
+        return cls(kind, detail or str(error), after)
 
     @property
     def retryable(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Generator
@@ -22,6 +23,8 @@ from agentflow.server.protocol import patient_protocol
 
 _KEEP_ALIVE_S: Final = 15
 _BACKLOG: Final = 2_048
+# Files that are none of the connections: databases, uploads, models.
+_OWN_FILES: Final = 256
 
 
 class _Uvicorn(uvicorn.Server):
@@ -65,12 +68,13 @@ async def serve(settings: Settings, *, announce: Any = print) -> None:
     local = is_loopback(host)
     await _check_keys(settings, host, local=local)
     listening = _listen(host, port)
+    _allow_files(settings.server.max_connections + _OWN_FILES)
     app = create_app(settings, open=local)
     config = uvicorn.Config(
-        app, http=patient_protocol(settings.server.header_timeout_s), ws="none", lifespan="on", log_config=None,
+        app, http=patient_protocol(settings.server), ws="none", lifespan="on", log_config=None,
         access_log=False, server_header=False, proxy_headers=False,
         h11_max_incomplete_event_size=settings.server.max_header_kb * 1_024,
-        limit_concurrency=settings.server.max_connections, timeout_keep_alive=_KEEP_ALIVE_S, backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S, backlog=_BACKLOG,
         timeout_graceful_shutdown=settings.server.shutdown_s,
     )  # fmt: skip
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
@@ -91,6 +95,14 @@ async def _check_keys(settings: Settings, host: str, *, local: bool) -> None:
             )
     finally:
         await annex.aclose()
+
+
+def _allow_files(wanted: int) -> None:
+    """Have as many open files as connections may need, as far as this process may say so itself."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        wanted = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -12,11 +12,12 @@ from agentflow.budget.meter import Meter
 from agentflow.config import Settings
 from agentflow.errors import AgentflowError, BudgetExceeded
 from agentflow.jobs.annex import Annex
+from agentflow.jobs.collections.catalogue import Catalogue
+from agentflow.jobs.collections.uploads import Uploads
 from agentflow.jobs.service import Jobs
 from agentflow.jobs.tenants import Tenants
 from agentflow.runtime import Runtime
 from agentflow.server.access import Door
-from agentflow.server.collections.shelf import Collections
 from agentflow.server.metrics import Metrics
 from agentflow.server.openai.stored import Responses
 from agentflow.server.research.idempotency import Idempotency
@@ -35,7 +36,8 @@ class Server:
         tenants: limits and webhook secrets of tenants that were made by command.
         idempotency: keys of requests that were sent twice.
         webhooks: tells of jobs that end.
-        collections: files that were uploaded.
+        catalogue: which files were uploaded.
+        uploads: takes them in.
         responses: replies that OpenAI's clients asked to be kept.
         door: admits requests.
         local: pays for whoever sits at this machine and has no key.
@@ -50,7 +52,8 @@ class Server:
     tenants: Tenants
     idempotency: Idempotency
     webhooks: Outbox
-    collections: Collections
+    catalogue: Catalogue
+    uploads: Uploads
     responses: Responses
     door: Door
     local: Meter
@@ -63,7 +66,7 @@ class Server:
             self.metrics.refused()
 
 
-def _server(request: Request) -> Server:
+async def _server(request: Request) -> Server:
     server: Server = request.app.state.server
     return server
 

@@ -51,28 +51,6 @@ delivery = Table(
 Index("agentflow_webhook_due", delivery.c.state, delivery.c.due_ms)
 Index("agentflow_webhook_job", delivery.c.job)
 
-collection = Table(
-    "agentflow_collection",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("tenant", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("created_ms", BigInteger, nullable=False),
-)
-Index("agentflow_collection_listed", collection.c.tenant, collection.c.created_ms)
-
-file = Table(
-    "agentflow_collection_file",
-    metadata,
-    Column("collection", Text, primary_key=True),
-    Column("name", Text, primary_key=True),
-    Column("media_type", Text, nullable=False),
-    Column("size", BigInteger, nullable=False),
-    Column("sha256", Text, nullable=False),
-    Column("characters", BigInteger, nullable=False),
-    Column("created_ms", BigInteger, nullable=False),
-)
-
 idempotency = Table(
     "agentflow_idempotency",
     metadata,

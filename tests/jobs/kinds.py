@@ -6,10 +6,12 @@ import asyncio
 import os
 import random
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
-from agentflow.errors import RunError
+from agentflow import Reuse
+from agentflow.errors import NotDone, RunError
 from agentflow.jobs.job import JobState
 from agentflow.jobs.kinds import JobContext, Kind
 
@@ -47,6 +49,13 @@ async def keeping(context: JobContext) -> Any:
             said.append((await chain.call(f"{context.spec.query} {call}", name="step")).output)
             context.keep({"said": list(said)})
     return {"said": list(said)}
+
+
+async def alike(context: JobContext) -> Any:
+    """One question, which another wording of an earlier one will do for."""
+    async with context.chain("main") as chain:
+        reply = await chain.call(context.spec.query, reuse=Reuse("1h", similarity=0.9))
+    return {"reused": reply.reused, "said": reply.output}
 
 
 async def echo(context: JobContext) -> Any:
@@ -89,13 +98,49 @@ async def planned(context: JobContext) -> Any:
         return {"said": [(await chain.call(f"{context.spec.query} {part}")).output for part in plan]}
 
 
+async def telling(context: JobContext) -> Any:
+    """Tells something every so many seconds, ``count`` times, and when it told it."""
+    context.enter(JobState.RUNNING)
+    every, count = float(str(context.spec.input.get("every", 0.2))), int(str(context.spec.input.get("count", 10)))
+    for _ in range(count):
+        await asyncio.sleep(every)
+        context.emit("note", {"note": "still here", "told_ns": time.time_ns()})
+    return {"told": count}
+
+
+async def mailing(context: JobContext) -> Any:
+    """Sends a letter, which is a line in a file; may die while it does, or fail afterwards."""
+    asked = context.spec.input
+    file = Path(str(asked["file"]))
+
+    async def send(key: str, letter: dict[str, str]) -> str:
+        with file.open("a") as out:
+            out.write(f"{key} {letter['to']}\n")
+        if asked.get("dies") and context.run == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if asked.get("refused") and context.run == 1:
+            raise NotDone("the post office is closed")
+        return f"sent to {letter['to']}"
+
+    repeatable = bool(asked.get("repeatable"))
+    said = [
+        await context.once("send", send, {"to": to}, usd="0.01", repeatable=repeatable) for to in ("ada", "bob", "ada")
+    ]
+    if asked.get("fails") and context.run == 1:
+        raise RunError("failed on purpose, after the letters")
+    return {"said": said}
+
+
 ALL: dict[str, Kind] = {
     "calls": calls,
     "keeping": keeping,
+    "alike": alike,
     "echo": echo,
     "waiting": waiting,
     "failing": failing,
     "broken": broken,
     "deadly": deadly,
     "planned": planned,
+    "telling": telling,
+    "mailing": mailing,
 }

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from typing import Any
 
 import pytest
 
 from agentflow.errors import RunError
 from agentflow.jobs import transitions
+from agentflow.jobs.database import Database, Work
 from agentflow.jobs.job import JobBudget, JobEvent, JobSources, JobSpec, JobState
+from agentflow.jobs.journal import Journal
 from agentflow.jobs.kinds import JobContext, Outcome
 from agentflow.jobs.opening import open_database
 from agentflow.jobs.research import research_kind
@@ -40,6 +44,31 @@ async def test_every_reader_gets_every_event_once(any_place: Place, counting: Co
     assert late.result() == afterwards[5:]
     assert afterwards[0].data["state"] == "queued" and afterwards[-1].data["state"] == "completed"
     assert sum(event.kind == "attempt" for event in afterwards) == 20
+
+
+async def test_readers_who_come_at_any_moment_get_every_event_once(any_place: Place) -> None:
+    """What is read once for all of them reaches each exactly from where it stands, however it came there."""
+    chance = random.Random(3)
+    async with at_work(any_place) as (jobs, _):
+        job = await jobs.submit(JobSpec(kind="telling", query="a", input={"every": 0.003, "count": 400}))
+
+        async def come_and_read(wait: float, since: int, pace: float) -> list[int]:
+            await asyncio.sleep(wait)
+            numbers: list[int] = []
+            async for event in jobs.events(job.id, since=since):
+                numbers.append(event.number)
+                await asyncio.sleep(pace)
+            return numbers
+
+        async with asyncio.TaskGroup() as group:
+            reading = [
+                (since, group.create_task(come_and_read(chance.random(), since, chance.choice([0, 0, 0.002, 0.01]))))
+                for since in (chance.choice([0, 1, 20, 200]) for _ in range(30))
+            ]
+        latest = (await jobs.get(job.id)).events
+    assert latest > 400
+    for since, task in reading:
+        assert task.result() == list(range(since + 1, latest + 1))
 
 
 async def test_a_slow_reader_misses_nothing(place: Place) -> None:
@@ -125,15 +154,50 @@ async def test_the_bill_of_a_report_has_what_earlier_runs_of_the_job_cost(place:
 
 
 async def test_what_was_written_by_a_lost_commit_is_not_written_again(postgres_place: Place) -> None:
+    class LosesAnswers(Database):
+        """Repeats every write, as when the connection breaks during a commit."""
+
+        async def write(self, work: Work[Any]) -> Any:
+            await super().write(work)
+            return await super().write(work)
+
     database = open_database(postgres_place.settings.jobs)
+    loses = LosesAnswers(database.address)
+    journal = Journal(loses, lambda fences: None)
     async with postgres_place.jobs() as jobs:
         one = await jobs.submit(JobSpec(kind="echo", query="a"))
         await hand_out(database)
         fence = Fence(one.id, 1, "me")
         await database.write(lambda c: transitions.take(c, fence, "run"))
-        told = [Progress(fence, 1, [("note", {"note": 1}), ("note", {"note": 2})], batch="the same")]
-        for _ in range(3):
-            await database.write(lambda c: transitions.progress(c, told))
+        writing = asyncio.create_task(journal.write())
+        for number in (1, 3):
+            journal.tell(fence, 1, [("note", {"note": number}), ("note", {"note": number + 1})])
+            await journal.flush()
+        writing.cancel()
         events = [event async for event in jobs.events(one.id, follow=False)]
-        assert [event.data.get("note") for event in events if event.kind == "note"] == [1, 2]
+        assert [event.data.get("note") for event in events if event.kind == "note"] == [1, 2, 3, 4]
+    await loses.aclose()
+    await database.aclose()
+
+
+async def test_who_waits_for_what_was_told_waits_for_what_is_just_being_written(place: Place) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Database):
+        async def write(self, work: Work[Any]) -> Any:
+            begun.set()
+            await go_on.wait()
+            return await super().write(work)
+
+    database = Slow(place.folder / "jobs.db")
+    journal = Journal(database, lambda _: None)
+    writing = asyncio.create_task(journal.write())
+    journal.tell(Fence("job", 1, "me"), 1, [("note", {"note": "last words"})])
+    await begun.wait()
+    flushing = asyncio.create_task(journal.flush())
+    await asyncio.sleep(0)
+    assert not flushing.done(), "a run would be ended before its last events are written"
+    go_on.set()
+    await flushing
+    writing.cancel()
     await database.aclose()

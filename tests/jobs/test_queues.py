@@ -28,7 +28,7 @@ async def hand_out(
     post = Post(me, ("default",), slots)
     await database.write(lambda c: leases.beat(c, post, first=False, draining=False))
     written = await database.write(lambda c: tickets.hand_out(c, me, {}, limits or QueueLimits()))
-    return [ticket.job for ticket in written]
+    return [ticket.job for ticket in written.tickets]
 
 
 async def age(database: Database, id: str, minutes: float) -> None:
@@ -127,8 +127,8 @@ async def test_a_lost_ticket_is_written_anew(place: Place) -> None:
         await database.write(lambda c: c.execute(job.update().values(ticketed_ms=job.c.ticketed_ms - 61_000)))
         assert await hand_out(database) == [one.id]
         # The lost one turns up after all: it is no longer good.
-        assert await database.write(lambda c: transitions.take(c, Fence(one.id, 1, "old"), "run")) is None
-        assert await database.write(lambda c: transitions.take(c, Fence(one.id, 2, "new"), "run")) is not None
+        assert await database.write(lambda c: transitions.take(c, Fence(one.id, 1, "me"), "run")) is None
+        assert await database.write(lambda c: transitions.take(c, Fence(one.id, 2, "me"), "run")) is not None
     await database.aclose()
 
 
@@ -143,7 +143,7 @@ async def test_nobody_writes_past_a_fence(any_place: Place) -> None:
         await database.write(lambda c: leases.bury(c, -1.0, 5))
         assert (await jobs.get(one.id)).state == JobState.RECOVERING
         told = [transitions.Progress(old, 1, [("note", {"note": "from the dead"})], batch="b")]
-        assert await database.write(lambda c: transitions.progress(c, told)) == {one.id}
+        assert await database.write(lambda c: transitions.progress(c, told)) == {old}
         assert not await database.write(lambda c: transitions.hand_back(c, old, 1, "late"))
         assert not await database.write(lambda c: transitions.finish(c, old, 1, transitions.Ending(JobState.COMPLETED)))
         assert await database.write(lambda c: transitions.take(c, old, "run")) is None

@@ -1,7 +1,7 @@
-"""Workers in processes of their own: ``agentflow worker``, started, stopped, killed and frozen by whoever asks.
+"""Workers and servers in processes of their own, started, stopped, killed and frozen by whoever asks.
 
-A keeper has everything imported and forks a worker on demand, so that a kill every second is cheap. Each worker runs
-the command itself. What ends a worker is the keeper's to wait for.
+A keeper has everything imported and forks a process on demand, so that a kill every second is cheap. Each runs the
+command itself: ``agentflow worker``, ``agentflow serve``. What ends one is the keeper's to wait for.
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ class Workers:
 
     def start(self, *arguments: str) -> int:
         """Start a worker, and return its process id."""
-        pid = int(self._ask(["start", *arguments]))
-        self.alive.append(pid)
-        return pid
+        return self._start("worker", *arguments)
+
+    def serve(self, port: int) -> int:
+        """Start the server of the API on this port, and return its process id."""
+        return self._start("serve", "--port", str(port))
 
     def end(self, pid: int, how: signal.Signals = signal.SIGKILL) -> int:
         """End a worker and wait until it is gone; gives its exit code, negative for a signal."""
@@ -50,6 +52,11 @@ class Workers:
         """Wait until a worker is gone."""
         self.alive.remove(pid)
         return int(self._ask(["wait", str(pid)]))
+
+    def _start(self, *arguments: str) -> int:
+        pid = int(self._ask(["start", *arguments]))
+        self.alive.append(pid)
+        return pid
 
     def _ask(self, order: Sequence[str]) -> str:
         assert self._keeper.stdin is not None and self._keeper.stdout is not None
@@ -73,11 +80,13 @@ def main() -> None:
             _, status = os.waitpid(int(order[1]), 0)
             print(os.waitstatus_to_exitcode(status), flush=True)
             continue
+        if order[1] == "serve":
+            import agentflow.server.app
         pid = os.fork()
         if pid == 0:
             # Standard output is the keeper's word to the test.
             os.dup2(2, 1)
-            sys.argv = ["agentflow", "worker", *order[1:]]
+            sys.argv = ["agentflow", *order[1:]]
             from agentflow.cli.main import main as agentflow
 
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -119,10 +120,132 @@ def test_headers_and_bodies_that_trickle_are_cut_off(api: Api) -> None:
     assert all(answer.startswith(b"HTTP/1.1 408") for answer in answers[25:])
 
 
+def test_a_body_of_single_bytes_is_cut_off_however_steady(api: Api, line: socket.socket) -> None:
+    line.sendall(CHAT + b"Content-Length: 1000\r\n\r\n")
+    line.settimeout(0.2)
+    sent, said = 0, b""
+    while not said and sent < 100:
+        line.sendall(b" ")
+        sent += 1
+        try:
+            said = line.recv(65_536)
+        except TimeoutError:
+            continue
+    assert said.startswith(b"HTTP/1.1 408"), sent
+
+
+def test_a_client_that_takes_nothing_is_cut_off(api: Api) -> None:
+    host, port = api.url.removeprefix("http://").rsplit(":", 1)
+    with socket.socket() as lazy:
+        lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        lazy.connect((host, int(port)))
+        lazy.sendall(b"GET /openapi.json HTTP/1.1\r\n" + HEAD + b"\r\n")
+        lazy.settimeout(20)
+        size = int(_head(lazy).split(b"content-length: ")[1].split(b"\r\n")[0])
+        most = 40_000_000 // size
+        lazy.settimeout(0.2)
+        try:
+            for _ in range(most):
+                lazy.sendall(b"GET /openapi.json HTTP/1.1\r\n" + HEAD + b"\r\n")
+        except TimeoutError:
+            pass
+        for _ in range(2):
+            # Each is cut off after a second: more than a client has to take what it was sent.
+            with _dial(api) as idle:
+                assert heard(idle) == b""
+        lazy.settimeout(20)
+        assert len(heard(lazy)) < most * size / 2, "the server did not wait for it"
+
+
+def _head(line: socket.socket) -> bytes:
+    said = b""
+    while b"\r\n\r\n" not in said:
+        said += line.recv(256)
+    return said
+
+
+def test_connections_have_a_bound_and_the_next_is_told_to_come_back(models: ScriptedServer, tmp_path: Path) -> None:
+    (tmp_path / "agentflow.toml").write_text(toml(models, "[server]\nmax_connections = 20\n"))
+    api = Api(tmp_path)
+    try:
+        with ExitStack() as stack:
+            for _ in range(20):
+                stack.enter_context(_dial(api))
+            with api.client() as http:
+                refused = http.get("/healthz")
+        assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
+        assert refused.headers["content-type"] == "application/problem+json" and refused.json()["retryable"]
+        assert refused.headers["x-content-type-options"] == "nosniff" and refused.headers["connection"] == "close"
+        with api.client() as http:
+            assert http.get("/healthz").status_code == 200
+    finally:
+        api.kill()
+
+
+def test_as_many_files_may_be_open_as_connections_need(models: ScriptedServer, tmp_path: Path) -> None:
+    (tmp_path / "agentflow.toml").write_text(toml(models))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        api = Api(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        with ExitStack() as stack, api.client() as http:
+            for _ in range(200):
+                stack.enter_context(_dial(api))
+            assert http.get("/healthz").status_code == 200
+    finally:
+        api.kill()
+
+
+@pytest.mark.parametrize("wrong", [b"nonsense\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n"])
+def test_what_is_no_http_is_told_so_in_the_words_of_the_api(line: socket.socket, wrong: bytes) -> None:
+    line.sendall(wrong)
+    said = heard(line)
+    assert said.startswith(b"HTTP/1.1 400 ") and b"application/problem+json" in said and b"nosniff" in said
+    assert b'"status":400' in said
+
+
+def test_methods_that_clients_invent_are_one_figure(api: Api) -> None:
+    with api.client() as http:
+        for number in range(20):
+            assert http.request(f"INVENTED{number}", "/healthz").status_code == 405
+        figures = http.get("/metrics").text
+        assert "INVENTED" not in figures and 'method="(other)"' in figures
+        assert http.put("/v1/research").headers["allow"] == "GET, POST"
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "status"),
+    [
+        (b"{}", "text/plain", 415),
+        (b"<a/>", "application/xml", 415),
+        (b"query=x", "application/x-www-form-urlencoded", 415),
+        (b"{", "application/json", 400),
+        (b"[" * 60_000, "application/json", 400),
+        (b'{"priority": ' + b"9" * 5_000 + b"}", "application/json", 400),
+        (b'{"query": "\xff"}', "application/json", 400),
+        (b"", "application/json", 422),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_told_why(api: Api, content: bytes, media_type: str, status: int) -> None:
+    with api.client() as http:
+        reply = http.post("/v1/research", content=content, headers={"Content-Type": media_type})
+    assert reply.status_code == status and reply.json()["status"] == status, reply.text
+    assert reply.json()["type"].rsplit(":", 1)[-1] in ("unsupported-media-type", "invalid-request", "invalid-fields")
+
+
+def test_no_answer_leads_elsewhere(api: Api) -> None:
+    with api.client() as http:
+        assert http.get("/v1/research/").status_code == 404, "a redirect would forget that TLS was ended before us"
+
+
 def test_a_browsers_page_of_another_site_is_refused_where_no_key_guards(api: Api) -> None:
     with api.client() as http:
         for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"},
-                        {"Sec-Fetch-Site": "cross-site"}):  # fmt: skip
+                        {"Sec-Fetch-Site": "cross-site"}, {"X-Forwarded-For": "203.0.113.9"},
+                        {"Via": "1.1 proxy"}):  # fmt: skip
             assert http.get("/v1/models", headers=headers).status_code == 403
         same = http.get("/v1/models", headers={"Origin": api.url, "Sec-Fetch-Site": "same-origin"})
         assert same.status_code == 200

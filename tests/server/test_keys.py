@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,16 @@ def test_scopes_bound_what_a_key_does(api: Api, tokens: dict[str, str]) -> None:
         page = http.get("/metrics")
         assert page.status_code == 200 and "agentflow_http_requests_total" in page.text
         assert "acme" not in page.text and "rival" not in page.text
+
+
+def test_who_may_not_is_told_before_a_body_is_read(api: Api, tokens: dict[str, str]) -> None:
+    host, port = api.url.removeprefix("http://").rsplit(":", 1)
+    for token, status in [("af_nobody", b"401"), (tokens["looker"], b"403")]:
+        for path in ("/v1/collections/col_0/files", "/v1/research", "/v1/chat/completions"):
+            head = f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 900000\r\n"
+            with socket.create_connection((host, int(port)), timeout=5) as line:
+                line.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + b"{")
+                assert line.recv(4_096).split(b" ")[1] == status, path
 
 
 def test_a_key_that_asks_too_often_is_told_when_to_come_back(api: Api, tokens: dict[str, str]) -> None:

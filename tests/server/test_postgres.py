@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from agentflow.config import ServerSettings, TenantSettings
+from agentflow.config import TenantSettings
 from agentflow.jobs.annex import Annex
+from agentflow.jobs.collections.catalogue import Catalogue
 from agentflow.jobs.database import Database
 from agentflow.jobs.tenants import Tenants
-from agentflow.server.collections.shelf import Collections
 from agentflow.server.keys import Keys
 from agentflow.server.research.idempotency import Idempotency
 from agentflow.server.tables import metadata
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.timeout(150)
 async def test_two_servers_share_keys_tenants_and_idempotency(postgres_url: str) -> None:
     one, two = (Annex(Database(postgres_url), metadata) for _ in range(2))
     tenants = [Tenants(Database(postgres_url)) for _ in range(2)]
+    shelves = [Catalogue(Database(postgres_url)) for _ in range(2)]
     try:
         (_, token), _ = await asyncio.gather(Keys(one).create("acme", "acme", ["read"]), Keys(two).any())
         found = await Keys(two).find(token)
@@ -29,16 +30,15 @@ async def test_two_servers_share_keys_tenants_and_idempotency(postgres_url: str)
         assert await Keys(one).find(token) is None and await Keys(one).any()
 
         day = TenantSettings.model_validate({"day": {"usd": "5"}})
-        await asyncio.gather(*(each.keep("acme", day) for each in tenants[:1]), tenants[1].webhook_secret("acme"))
+        await asyncio.gather(*(each.keep("acme", day) for each in tenants[:1]), tenants[1].webhook_secrets("acme"))
         assert await tenants[1].limits("acme") == day and await tenants[1].limits("ghost") is None
-        assert await tenants[0].webhook_secret("acme") == await tenants[1].webhook_secret("acme")
+        assert await tenants[0].webhook_secrets("acme") == await tenants[1].webhook_secrets("acme")
 
         names = await asyncio.gather(*(Idempotency(annex).name("acme", "k") for annex in (one, two, one, two)))
         assert len(set(names)) == 1 and names[0] != await Idempotency(one).name("rival", "k")
 
-        shelves = [Collections(annex, ServerSettings()) for annex in (one, two)]
-        made = await shelves[0].create("acme", "tides")
+        made = await shelves[0].create("acme", "tides", 10)
         assert [each.id for each in await shelves[1].list("acme")] == [made.id] and await shelves[1].list("rival") == []
     finally:
-        for each in (one, two, *tenants):
+        for each in (one, two, *tenants, *shelves):
             await each.aclose()

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from standardwebhooks import Webhook
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from agentflow.config import Settings
 from agentflow.jobs.job import JobSources, JobSpec
@@ -69,7 +69,7 @@ async def test_the_end_of_a_job_is_told_once_signed(office: tuple[Outbox, Jobs, 
     for _ in range(3):
         await outbox.step()
     (message,) = heard(receiver)
-    told = Webhook(await tenants.webhook_secret("acme")).verify(message["body"], message["headers"])
+    told = Webhook((await tenants.webhook_secrets("acme"))[0]).verify(message["body"], message["headers"])
     assert told["type"] == "research.cancelled" and told["data"]["id"] == job.id
     assert "output" not in told["data"], "what was found is not told"
     (sent,) = await outbox.list()
@@ -126,13 +126,101 @@ async def test_two_servers_deliver_once(office: tuple[Outbox, Jobs, Tenants], re
     await other._annex.aclose()
 
 
+async def test_jobs_that_go_on_hide_none_that_has_ended(office: tuple[Outbox, Jobs, Tenants], receiver: str) -> None:
+    outbox, jobs, _ = office
+    script(receiver)
+    for _ in range(210):
+        await outbox.watch((await jobs.submit(SPEC)).id, "busy", f"{receiver}/hook")
+    last = await jobs.submit(SPEC)
+    await outbox.watch(last.id, "acme", f"{receiver}/hook")
+    await jobs.cancel(last.id)
+    await outbox.step()
+    assert [json.loads(message["body"])["data"]["id"] for message in heard(receiver)] == [last.id]
+
+
+async def test_a_receiver_that_hangs_keeps_no_other_tenant_waiting(
+    office: tuple[Outbox, Jobs, Tenants], receiver: str
+) -> None:
+    outbox, jobs, _ = office
+    script(receiver)
+    hanging: list[asyncio.StreamWriter] = []
+    dialled = asyncio.Event()
+
+    async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hanging.append(writer)
+        dialled.set()
+
+    hole = await asyncio.start_server(hang, "127.0.0.1", 0)
+    port = hole.sockets[0].getsockname()[1]
+    running = asyncio.create_task(outbox.run())
+    for _ in range(40):
+        job = await jobs.submit(SPEC)
+        await outbox.watch(job.id, "slow", f"http://127.0.0.1:{port}/hook")
+        await jobs.cancel(job.id)
+    # No attempt at the hole has ended by now: each takes ten seconds.
+    await dialled.wait()
+    job = await jobs.submit(SPEC)
+    await outbox.watch(job.id, "acme", f"{receiver}/hook")
+    await jobs.cancel(job.id)
+    tried: list[tuple[str, str]] = []
+    while not tried:
+        tried = [(one.tenant, one.state) for one in await outbox.list() if one.tries]
+        await asyncio.sleep(0.01)
+    assert tried == [("acme", "delivered")]
+    running.cancel()
+    await asyncio.wait([running])
+    hole.close()
+    for writer in hanging:
+        writer.close()
+
+
+async def test_what_was_told_of_a_job_goes_with_it(office: tuple[Outbox, Jobs, Tenants], receiver: str) -> None:
+    outbox, jobs, _ = office
+    script(receiver)
+    kept, gone = [await jobs.submit(SPEC) for _ in range(2)]
+    for job in (kept, gone):
+        await outbox.watch(job.id, "acme", f"{receiver}/hook")
+        await jobs.cancel(job.id)
+    await outbox.step()
+    await jobs.delete(gone.id)
+    await outbox.sweep()
+    assert [one.job for one in await outbox.list()] == [kept.id]
+
+
+async def test_a_secret_is_changed_without_a_message_that_nobody_can_check(
+    office: tuple[Outbox, Jobs, Tenants], receiver: str
+) -> None:
+    outbox, jobs, tenants = office
+    (old,) = await tenants.webhook_secrets("acme")
+    new = await tenants.rotate_webhook_secret("acme")
+    assert await tenants.webhook_secrets("acme") == (new, old)
+
+    async def tell() -> dict[str, Any]:
+        script(receiver)
+        job = await jobs.submit(SPEC)
+        await outbox.watch(job.id, "acme", f"{receiver}/hook")
+        await jobs.cancel(job.id)
+        await outbox.step()
+        return heard(receiver)[0]
+
+    message = await tell()
+    for secret in (old, new):
+        assert Webhook(secret).verify(message["body"], message["headers"])["type"] == "research.cancelled"
+    newest = await tenants.rotate_webhook_secret("acme", keep_old=False)
+    message = await tell()
+    assert Webhook(newest).verify(message["body"], message["headers"])
+    for secret in (old, new):
+        with pytest.raises(WebhookVerificationError):
+            Webhook(secret).verify(message["body"], message["headers"])
+
+
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "2130706433", "127.1", "0x7f.1"]
 )
 async def test_private_addresses_are_not_dialled(receiver: str, host: str) -> None:
     script(receiver)
     port = receiver.rsplit(":", 1)[1]
-    message = Message("msg_1", f"http://{host}:{port}/hook", "{}", "whsec_c2VjcmV0")
+    message = Message("msg_1", f"http://{host}:{port}/hook", "{}", ("whsec_c2VjcmV0",))
     answer = await send(message, allow_private=False)
     assert not answer.taken and heard(receiver) == []
 
@@ -146,5 +234,8 @@ def test_a_receiver_can_be_tried_from_the_command_line(tmp_path: Path, receiver:
     secret = run(tmp_path, "webhooks", "secret").stdout.strip()
     (message,) = heard(receiver)
     assert Webhook(secret).verify(message["body"], message["headers"])["type"] == "webhook.test"
+    rotated = run(tmp_path, "webhooks", "rotate").stdout.strip()
+    assert rotated.startswith("whsec_") and rotated != secret
+    assert run(tmp_path, "webhooks", "secret").stdout.strip() == rotated
     assert run(tmp_path, "webhooks", "list", "--dead").stdout == "None.\n"
     assert "There is no delivery" in run(tmp_path, "webhooks", "retry", "msg_x", check=False).stderr

@@ -27,6 +27,8 @@ class Books:
     elapsed: dict[str, float] = field(default_factory=dict[str, float])
     changed: dict[str, None] = field(default_factory=dict[str, None])
     touched: dict[str, None] = field(default_factory=dict[str, None])
+    # What the checks said of entries, by key; the entries themselves need not be at hand.
+    judged: dict[str, tuple[str, float | None]] = field(default_factory=dict[str, tuple[str, float | None]])
     # Accounts whose limits stand in the database as they are here: of these only the counters need writing.
     standing: set[str] = field(default_factory=set[str])
 
@@ -54,6 +56,7 @@ class Books:
         """Nothing has changed any more."""
         self.changed.clear()
         self.touched.clear()
+        self.judged.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,21 +169,15 @@ class Judge:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Keys of the entries it touches."""
-        return (self.key,)
+        """Keys of the entries it has to see: none, because every call comes this way."""
+        return ()
 
     def apply(self, books: Books, now_ms: int) -> None:
-        """Write it into the entry, if there is one."""
+        """Note it, and put it into the entry where that is at hand."""
+        books.judged[self.key] = (self.outcome, self.score)
         entry = books.entries.get(self.key)
         if entry is not None:
-            # In full, as in Close: every call comes this way.
-            books.write(
-                Entry(
-                    entry.key, entry.node, entry.held, entry.accounts, entry.labels, entry.state, entry.run,
-                    entry.token, entry.opened_ms, entry.closed_ms, entry.spend, entry.first_token_s,
-                    entry.completion, self.outcome, self.score, entry.replays, entry.note,
-                )
-            )  # fmt: skip
+            books.entries[self.key] = replace(entry, outcome=self.outcome, score=self.score)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,10 +62,11 @@ _MAKE_ACCOUNT: Final = (
     f"insert into {_ACCOUNT} values ({', '.join(['%s'] * len(rows.ACCOUNT))}) on conflict (id) do nothing"
 )
 _PUT_ENTRY: Final = (
-    f"insert into {_ENTRY} values ({', '.join(['%s'] * len(rows.ENTRY))}) on conflict (key) do update set "
-    + ", ".join(f"{name} = excluded.{name}" for name in rows.ENTRY if name != "key")
+    f"insert into {_ENTRY} ({', '.join(rows.ENTRY)}) values ({', '.join(['%s'] * len(rows.ENTRY))})"
+    " on conflict (key) do update set " + ", ".join(f"{name} = excluded.{name}" for name in rows.ENTRY if name != "key")
 )
 _END_ENTRY: Final = f"update {_ENTRY} set {', '.join(f'{name} = %s' for name in rows.CLOSED)} where key = %s"
+_JUDGE_ENTRY: Final = f"update {_ENTRY} set {', '.join(f'{name} = %s' for name in rows.JUDGED)} where key = %s"
 _PUT_ACCOUNT: Final = (
     f"update {_ACCOUNT} set {', '.join(f'{name} = %s' for name in rows.ACCOUNT if name != 'id')} where id = %s"
 )
@@ -197,6 +198,7 @@ class PostgresDatabase:
         with connection.pipeline():
             _many(connection, _PUT_ENTRY, [rows.full_row(entry) for entry in new])
             _many(connection, _END_ENTRY, [(*rows.closed_row(entry), entry.key) for entry in ended])
+            _many(connection, _JUDGE_ENTRY, [(*books.judged[key], key) for key in sorted(books.judged)])
             _many(connection, _PUT_ACCOUNT, [(*row[1:], row[0]) for row in accounts])
 
     def _connect(self) -> psycopg.Connection:

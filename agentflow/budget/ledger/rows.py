@@ -39,6 +39,8 @@ OPENED: Final[Mapping[str, str]] = {
     "token": "bigint not null",
     "opened_ms": "bigint not null",
 }
+# Written by ``judge`` alone, which does not look at the rest.
+JUDGED: Final[Mapping[str, str]] = {"outcome": "text not null", "score": "double precision"}
 CLOSED: Final[Mapping[str, str]] = {
     "state": "text not null",
     "closed_ms": "bigint",
@@ -53,13 +55,11 @@ CLOSED: Final[Mapping[str, str]] = {
     "energy": "text",
     "seconds": "double precision",
     "first_token_s": "double precision",
-    "outcome": "text not null",
-    "score": "double precision",
     "replays": "bigint not null",
     "note": "text not null",
     "reply": "text",
 }  # fmt: skip
-ENTRY: Final[Mapping[str, str]] = {**OPENED, **CLOSED}
+ENTRY: Final[Mapping[str, str]] = {**OPENED, **JUDGED, **CLOSED}
 ACCOUNT: Final[Mapping[str, str]] = {
     "id": "text primary key",
     **{f"limit_{currency}": "bigint" for currency in _CURRENCIES},
@@ -89,7 +89,7 @@ def closed_row(entry: Entry) -> tuple[Any, ...]:
     """The columns of ``CLOSED``."""
     spend = entry.spend
     reply = None if entry.completion is None else reply_text(entry.completion)
-    rest = (entry.first_token_s, entry.outcome, entry.score, entry.replays, entry.note, reply)
+    rest = (entry.first_token_s, entry.replays, entry.note, reply)
     if spend is None:
         return (entry.state, entry.closed_ms, *(None,) * 23, *rest)
     usage, energy, grams = spend.usage, spend.energy, spend.co2e
@@ -130,7 +130,7 @@ def entry_of(row: Sequence[Any]) -> Entry:
 
 def full_row(entry: Entry) -> tuple[Any, ...]:
     """The columns of ``ENTRY``."""
-    return opened_row(entry) + closed_row(entry)
+    return (*opened_row(entry), entry.outcome, entry.score, *closed_row(entry))
 
 
 def account_row(account: Account, elapsed_s: float) -> tuple[Any, ...]:

@@ -39,8 +39,11 @@ pragma user_version = {_VERSION};
 """
 _SELECT_ENTRY: Final = f"select {', '.join(rows.ENTRY)} from entry where key in "
 _SELECT_ACCOUNT: Final = f"select {', '.join(rows.ACCOUNT)} from account"
-_PUT_ENTRY: Final = f"insert or replace into entry values ({', '.join('?' * len(rows.ENTRY))})"
+_PUT_ENTRY: Final = (
+    f"insert or replace into entry ({', '.join(rows.ENTRY)}) values ({', '.join('?' * len(rows.ENTRY))})"
+)
 _END_ENTRY: Final = f"update entry set {', '.join(f'{name} = ?' for name in rows.CLOSED)} where key = ?"
+_JUDGE_ENTRY: Final = f"update entry set {', '.join(f'{name} = ?' for name in rows.JUDGED)} where key = ?"
 _PUT_ACCOUNT: Final = (
     f"insert into account values ({', '.join('?' * len(rows.ACCOUNT))}) on conflict (id) do update set "
     + ", ".join(f"{name} = excluded.{name}" for name in rows.ACCOUNT if name != "id")
@@ -186,6 +189,8 @@ class SqliteDatabase:
             connection.executemany(_PUT_ENTRY, new)
         if ended:
             connection.executemany(_END_ENTRY, ended)
+        if books.judged:
+            connection.executemany(_JUDGE_ENTRY, [(*verdict, key) for key, verdict in books.judged.items()])
         counted: list[tuple[Any, ...]] = []
         whole: list[tuple[Any, ...]] = []
         for id in books.touched:

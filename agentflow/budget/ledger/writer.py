@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import queue
 import threading
-import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
@@ -21,6 +19,8 @@ from agentflow.errors import AgentflowError, LedgerError
 _MOST: Final = 256
 # How long an operation that nobody waits for may wait for others to share its commit.
 _PATIENCE_S: Final = 0.02
+# How long a batch waits for as many operations as the last one had: the tasks that it let go are back by then.
+_LINGER_S: Final = 0.002
 Value = TypeVar("Value")
 
 
@@ -59,7 +59,10 @@ class Writer:
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self._name = name
-        self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._queue: deque[_Item] = deque()
+        self._changed = threading.Condition()
+        # How many items of the queue somebody waits for, how many the thread waits for, how many the last batch had.
+        self._urgent = self._enough = self._company = 0
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._closed = False
@@ -86,7 +89,10 @@ class Writer:
             self._closed = True
             thread, self._thread = self._thread, None
         if thread is not None:
-            self._queue.put((None, None))
+            with self._changed:
+                self._queue.append((None, None))
+                self._urgent = _MOST
+                self._changed.notify()
             await asyncio.to_thread(thread.join)
 
     def _wait(self, work: Operation | Callable[[], Any]) -> asyncio.Future[Any]:
@@ -99,7 +105,12 @@ class Writer:
             self._start()
         if self._process != os.getpid():
             raise LedgerError("This process was forked after its ledger was opened. Open a ledger in each process.")
-        self._queue.put(item)
+        with self._changed:
+            self._queue.append(item)
+            self._urgent += not _can_wait(item)
+            # It is woken when there is enough for a batch, not by every item.
+            if self._urgent >= self._enough:
+                self._changed.notify()
 
     def _start(self) -> None:
         with self._starting:
@@ -129,16 +140,22 @@ class Writer:
 
     def _gather(self) -> list[_Item]:
         """Everything that is queued, up to the item that ends the thread."""
-        items = [self._queue.get()]
-        until = time.monotonic() + _PATIENCE_S
-        patient = True
-        while len(items) < _MOST and items[-1][0] is not None:
-            patient = patient and _can_wait(items[-1]) and time.monotonic() < until
-            try:
-                items.append(self._queue.get(block=patient, timeout=_PATIENCE_S))
-            except queue.Empty:
-                break
+        with self._changed:
+            self._await(0)
+            self._await(1, _PATIENCE_S)
+            if self._company > 1:
+                self._await(self._company, _LINGER_S)
+            items: list[_Item] = []
+            while self._queue and len(items) < _MOST and not (items and items[-1][0] is None):
+                items.append(self._queue.popleft())
+            self._company = sum(not _can_wait(item) for item in items)
+            self._urgent -= self._company
         return items
+
+    def _await(self, urgent: int, seconds: float | None = None) -> None:
+        """Wait until so many items that somebody waits for are queued; until there is any item, for 0."""
+        self._enough = urgent
+        self._changed.wait_for(lambda: self._urgent >= urgent and bool(self._queue), seconds)
 
     def _commit(self, batch: Sequence[tuple[Operation, asyncio.Future[Any] | None]]) -> None:
         if not batch:

@@ -8,6 +8,7 @@ from agentflow.cli.lazy import LazyGroup
 
 _COMMANDS = {
     "submit": "Submit a research job: it has an id at once, and goes on by itself.",
+    "schedule": "Have a job submitted again and again, at the times of a cron expression.",
     "list": "List jobs, newest first.",
     "show": "Show one job: its state, its spend, its result.",
     "watch": "Follow what happens in a job.",

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Body
 from starlette.responses import Response
 
 from agentflow.cascade.reply import Reply
-from agentflow.server.access import Submitter
+from agentflow.server.access import AdmittingRoute, Submitter
 from agentflow.server.answering import Head, WorkedResponse
 from agentflow.server.openai.asking import Ask, pictures_for
 from agentflow.server.openai.bill import headers
@@ -30,7 +30,7 @@ from agentflow.server.openai.chat_bodies import (
 from agentflow.server.problems import Problem
 from agentflow.server.state import Server, TheServer
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=AdmittingRoute)
 _EXAMPLE = {
     "model": "default",
     "messages": [{"role": "user", "content": "Which of these tickets is urgent? ..."}],

@@ -14,7 +14,7 @@ from pydantic import BaseModel, JsonValue
 from starlette.responses import Response
 
 from agentflow.errors import AgentflowError, UnknownJob, UsageError
-from agentflow.server.access import Reader, Submitter
+from agentflow.server.access import AdmittingRoute, Reader, Submitter
 from agentflow.server.answering import Head, WorkedResponse
 from agentflow.server.openai.background import not_found, standing
 from agentflow.server.openai.response_bodies import ResponseBody
@@ -23,7 +23,7 @@ from agentflow.server.openai.stored import StoredResponse
 from agentflow.server.problems import Problem
 from agentflow.server.state import Server, TheServer
 
-router = APIRouter(prefix="/v1/responses", tags=["openai"])
+router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=AdmittingRoute)
 ResponseName = Annotated[str, Path(max_length=128, pattern=r"^[A-Za-z0-9_-]+$", description="the response's id")]
 _LAST_NUMBER: Final = 2**31 - 1
 _LOOK_S: Final = 1.0

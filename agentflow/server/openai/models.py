@@ -7,12 +7,12 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from agentflow.server.access import Reader
+from agentflow.server.access import AdmittingRoute, Reader
 from agentflow.server.openai import targets
 from agentflow.server.openai.targets import Model
 from agentflow.server.state import TheServer
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=AdmittingRoute)
 
 
 class ModelList(BaseModel):

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from agentflow.cascade.reply import Reply
 from agentflow.errors import JobStoreError, UsageError
-from agentflow.server.access import Caller, Submitter
+from agentflow.server.access import AdmittingRoute, Caller, Submitter
 from agentflow.server.answering import Head, WorkedResponse
 from agentflow.server.openai.asking import Ask, pictures_for
 from agentflow.server.openai.background import job_of, standing
@@ -27,7 +27,7 @@ from agentflow.server.openai.response_events import ResponseEvents
 from agentflow.server.openai.stored import StoredResponse, new_response
 from agentflow.server.state import Server, TheServer
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=AdmittingRoute)
 _EXAMPLE = {"model": "default", "input": "Which of these tickets is urgent? ...", "max_output_tokens": 200}
 _STREAM = {"x-accel-buffering": "no"}
 _log = logging.getLogger("agentflow.server.responses")

@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Path
 
 from agentflow.jobs.job import JobBudget
-from agentflow.server.access import Submitter
+from agentflow.server.access import AdmittingRoute, Submitter
 from agentflow.server.research.models import PlanChoice, ResearchView
 from agentflow.server.state import TheServer
 
-router = APIRouter(prefix="/v1/research", tags=["research"])
+router = APIRouter(prefix="/v1/research", tags=["research"], route_class=AdmittingRoute)
 JobId = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="the job's id")]
 
 

@@ -22,11 +22,11 @@ from agentflow.jobs.job import JobFilter, JobSpec, JobSpend, JobState
 from agentflow.messages import Message, Request
 from agentflow.orchestration.library import shipped_agents
 from agentflow.runtime import Runtime, budget_of
-from agentflow.server.access import Submitter
+from agentflow.server.access import AdmittingRoute, Submitter
 from agentflow.server.research.models import Estimate, EstimateError, Range, ResearchRequest
 from agentflow.server.state import TheServer
 
-router = APIRouter(prefix="/v1", tags=["research"])
+router = APIRouter(prefix="/v1", tags=["research"], route_class=AdmittingRoute)
 # Fewer jobs than these say too little.
 ENOUGH: Final = 5
 _RECENT: Final = 100

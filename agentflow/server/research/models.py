@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,6 +27,7 @@ from agentflow.jobs.job import (
     JobSpend,
     JobState,
     JobView,
+    Moment,
     StopReason,
 )
 
@@ -162,9 +162,9 @@ class ResearchRequest(_Part):
     """Yours: kept, given back, and filtered by. Names up to 64 characters, values up to 512."""
     webhook: WebhookRequest | None = None
     """Whom to tell when it ends."""
-    deferrable_until: AwareDatetime | None = None
+    deferrable_until: Moment | None = None
     """It need not start before then."""
-    deadline: AwareDatetime | None = None
+    deadline: Moment | None = None
     """When it must have ended; what there is by then is delivered."""
     priority: int = Field(default=0, ge=-100, le=100)
     """Higher starts sooner."""
@@ -182,12 +182,13 @@ class ResearchRequest(_Part):
 
         Args:
             tenant: who pays.
-            origins: every source, as workers read them.
+            origins: every source but collections, as workers read them.
             allow_private: whether pages of private networks may be fetched.
         """
         return JobSpec(
             query=self.query, effort=self.effort, budget=self.budget, tenant=tenant, priority=self.priority,
-            sources=JobSources(origins=origins, allow_private=allow_private), plan_approval=self.plan.approve,
+            sources=JobSources(origins=origins, collections=self.sources.collections, allow_private=allow_private),
+            plan_approval=self.plan.approve,
             previous=self.previous_id, metadata=self.metadata, not_before=self.deferrable_until,
             deadline=self.deadline, input={"request": self.model_dump(mode="json", exclude_defaults=True)},
         )  # fmt: skip

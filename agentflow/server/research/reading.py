@@ -6,12 +6,12 @@ import hashlib
 from typing import Annotated, Any, Final, cast
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import AwareDatetime, JsonValue
+from pydantic import JsonValue
 
 from agentflow.errors import UnknownJob, UsageError
-from agentflow.jobs.job import Artifact, JobEvent, JobFilter, JobResult, JobState, JobView
+from agentflow.jobs.job import Artifact, JobEvent, JobFilter, JobResult, JobState, JobView, Moment
 from agentflow.research.report import Claim
-from agentflow.server.access import Reader
+from agentflow.server.access import AdmittingRoute, Reader
 from agentflow.server.answering import WorkedResponse
 from agentflow.server.research.controlling import JobId
 from agentflow.server.research.models import (
@@ -21,11 +21,12 @@ from agentflow.server.research.models import (
     ResearchView,
     SourceView,
     SpendView,
+    Words,
 )
 from agentflow.server.research.streaming import apology, stream_events
 from agentflow.server.state import Server, TheServer
 
-router = APIRouter(prefix="/v1/research", tags=["research"])
+router = APIRouter(prefix="/v1/research", tags=["research"], route_class=AdmittingRoute)
 LONGEST_WAIT_S: Final = 60.0
 _MOST_EVENTS: Final = 1_000
 _LAST_NUMBER: Final = 2**31 - 1
@@ -39,9 +40,9 @@ async def list_research(
     server: TheServer,
     caller: Reader,
     status: Annotated[list[JobState] | None, Query(max_length=20)] = None,
-    created_after: AwareDatetime | None = None,
-    created_before: AwareDatetime | None = None,
-    metadata: Annotated[list[str] | None, Query(max_length=32, description="name=value; all must match")] = None,
+    created_after: Moment | None = None,
+    created_before: Moment | None = None,
+    metadata: Annotated[list[Words] | None, Query(max_length=32, description="name=value; all must match")] = None,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> ResearchPage:

@@ -19,7 +19,6 @@ _HEADERS: Final = {"x-accel-buffering": "no"}
 # Between looks at a job that waits for a person.
 _LOOK_S: Final = 1.0
 _AHEAD: Final = 64
-_FIRST: Final = asyncio.FIRST_COMPLETED
 
 
 async def stream_events(server: Server, job: JobView, tenant: str | None, since: int) -> AsyncGenerator[Head | bytes]:
@@ -66,7 +65,7 @@ async def _parts(server: Server, id: str, tenant: str | None, since: int) -> Asy
 
 
 async def _beating(parts: AsyncIterator[bytes], server: Server) -> AsyncGenerator[bytes]:
-    """The same parts, with a sign of life when nothing comes, until the server is asked to end."""
+    """The same parts, with a sign of life when nothing comes, until the server is to end."""
     queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(_AHEAD)
 
     async def pump() -> None:
@@ -77,23 +76,25 @@ async def _beating(parts: AsyncIterator[bytes], server: Server) -> AsyncGenerato
         except Exception as error:
             await queue.put(error)
 
+    async def end() -> None:
+        await server.stopping.wait()
+        await queue.put(None)
+
     async with asyncio.TaskGroup() as group:
-        pumping, ending = group.create_task(pump()), group.create_task(server.stopping.wait())
-        # Kept from one sign of life to the next: what it has taken from the queue is not lost.
-        coming = group.create_task(queue.get())
-        while not ending.done():
-            await asyncio.wait({coming, ending}, timeout=server.settings.server.heartbeat_s, return_when=_FIRST)
-            if not coming.done():
+        beside = [group.create_task(pump()), group.create_task(end())]
+        while True:
+            try:
+                async with asyncio.timeout(server.settings.server.heartbeat_s):
+                    part = await queue.get()
+            except TimeoutError:
                 yield b": still here\n\n"
                 continue
-            part = coming.result()
             if part is None:
                 break
             if isinstance(part, Exception):
                 raise part
-            coming = group.create_task(queue.get())
             yield part
-        for task in (pumping, ending, coming):
+        for task in beside:
             task.cancel()
 
 

@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Header, Response
 
-from agentflow.errors import AgentflowError, FetchRefused, UsageError
+from agentflow.errors import AgentflowError, FetchRefused, JobStoreError, UsageError
 from agentflow.jobs.job import JobView
 from agentflow.research.sources.addresses import check_literal
-from agentflow.server.access import Caller, Submitter
+from agentflow.server.access import AdmittingRoute, Caller, Submitter
 from agentflow.server.problems import Problem
 from agentflow.server.research.models import (
     BatchItem,
@@ -23,7 +23,7 @@ from agentflow.server.research.models import (
 )
 from agentflow.server.state import Server, TheServer
 
-router = APIRouter(prefix="/v1", tags=["research"])
+router = APIRouter(prefix="/v1", tags=["research"], route_class=AdmittingRoute)
 _KEY: Final = r"^[\x21-\x7e]{1,255}$"
 IdempotencyKey = Annotated[
     str | None,
@@ -51,11 +51,16 @@ async def submit_batch(
 ) -> BatchView:
     """Each request is accepted or refused by itself; an Idempotency-Key covers each at its place."""
     items: list[BatchItem] = []
+    away: JobStoreError | None = None
     for place, request in enumerate(batch.requests):
         key = None if idempotency_key is None else f"{idempotency_key}#{place}"
         try:
+            # A database that is away has been waited for once; the rest of the batch need not wait again.
+            if away is not None:
+                raise away
             items.append(BatchItem(job=await _submit(server, caller, request, key)))
         except AgentflowError as error:
+            away = error if isinstance(error, JobStoreError) else away
             items.append(BatchItem(problem=Problem.of(error).body()))
     return BatchView(data=tuple(items))
 
@@ -80,10 +85,10 @@ def submitted(job: JobView) -> Submitted:
 
 
 async def _origins(server: Server, caller: Caller, request: ResearchRequest) -> tuple[str, ...]:
-    """Every source of a request, as workers read them.
+    """Every source of a request but its collections, as workers read them.
 
     Raises:
-        UsageError: there is none, or one that may not be read.
+        UsageError: there is none, or one that may not be read; a collection is empty.
     """
     settings, wanted = server.settings.server, request.sources
     if wanted.paths and not settings.allow_paths:
@@ -93,9 +98,11 @@ async def _origins(server: Server, caller: Caller, request: ResearchRequest) -> 
         )
     for url in wanted.urls:
         _check_host(url, "sources.urls", allow_private=settings.allow_private)
-    files = [path for id in wanted.collections for path in await server.collections.paths(id, caller.tenant or "")]
-    origins = (*wanted.urls, *wanted.paths, *files)
-    if not origins:
+    # A collection that is unknown or empty is told now, not by a worker.
+    if wanted.collections:
+        await server.catalogue.uploads(wanted.collections, caller.tenant or "", "")
+    origins = (*wanted.urls, *wanted.paths)
+    if not origins and not wanted.collections:
         raise UsageError("sources: there is nothing to look in. Give urls, or collections with files in them.")
     return origins
 

@@ -22,12 +22,16 @@ _SHOWN: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message on its way: ``id`` is the same at every attempt, so that a receiver can tell a repetition."""
+    """A message on its way.
+
+    ``id`` is the same at every attempt, so that a receiver can tell a repetition. Each of ``secrets`` signs it: a
+    receiver that knows one of them knows whom it is from.
+    """
 
     id: str
     url: str
     body: str
-    secret: str
+    secrets: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ async def _send(message: Message, *, allow_private: bool) -> Answer:
         "user-agent": "agentflow-webhooks/1",
         "webhook-id": message.id,
         "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": Webhook(message.secret).sign(message.id, now, message.body),
+        "webhook-signature": " ".join(Webhook(one).sign(message.id, now, message.body) for one in message.secrets),
     }
     connector = aiohttp.TCPConnector(
         resolver=PublicResolver(allow_private=allow_private), use_dns_cache=False, force_close=True,
