@@ -164,6 +164,18 @@ def test_a_budget_without_room_fails_it_and_says_so(client: openai.OpenAI, model
     assert len(models.requests()) == before, "nothing was sent"
 
 
+def test_a_tenant_without_money_has_it_failed(
+    api: Api, client: openai.OpenAI, models: ScriptedServer, folder: Path
+) -> None:
+    models.script({"small": [{"text": "Sixteen metres.", "usage": USAGE}]})
+    before = len(models.requests())
+    poor = key(folder, "poor", "--day-usd", "0.0000001")
+    with openai.OpenAI(base_url=f"{api.url}/v1", api_key=poor, max_retries=0) as other:
+        failed = ended(other, other.responses.create(model="default", input="How high?", background=True).id)
+    assert failed.status == "failed" and failed.error is not None and failed.error.code == "budget_exceeded"
+    assert len(models.requests()) == before, "nothing was sent"
+
+
 def test_a_model_that_fails_is_told(client: openai.OpenAI, models: ScriptedServer) -> None:
     models.script({"small": [{"status": 400}]})
     failed = ended(client, client.responses.create(model="default", input="How high?", background=True).id)

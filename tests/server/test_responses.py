@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from tests.server.test_chat import TOOL_CALL, USAGE
-from tests.servers.api import Api
+from tests.servers.api import Api, toml
 from tests.servers.openai_server import ScriptedServer
 
 
@@ -142,6 +142,36 @@ def test_a_response_that_is_cut_says_so(client: openai.OpenAI, models: ScriptedS
     assert cut.incomplete_details.reason == "max_output_tokens"
     with client.responses.stream(model="small", input="How high?") as stream:
         assert [event.type for event in stream][-1] == "response.incomplete"
+
+
+def test_old_responses_are_let_go_of(models: ScriptedServer, tmp_path: Path) -> None:
+    models.script({"small": [{"text": "Sixteen metres.", "usage": USAGE}]})
+    (tmp_path / "agentflow.toml").write_text(toml(models, "[server]\nkeep_responses_days = 0.00000001\n"))
+    server = Api(tmp_path)
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        old = client.responses.create(model="small", input="How high?").id
+        client.responses.retrieve(old)
+    server.kill()
+    server = Api(tmp_path)
+    try:
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+            with pytest.raises(openai.NotFoundError):
+                for _ in range(2_000):
+                    client.responses.retrieve(old)
+    finally:
+        server.kill()
+
+
+def test_litellm_goes_on_from_a_response(api: Api, models: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    import litellm
+
+    models.script({"small": [{"text": text, "usage": USAGE} for text in ("Sixteen metres.", "The moon.")]})
+    common: dict[str, Any] = {"model": "openai/small", "api_base": f"{api.url}/v1", "api_key": "none"}
+    first: Any = litellm.responses(input="How high?", **common)
+    second: Any = litellm.responses(input="Why?", previous_response_id=first.id, **common)
+    assert second.output[0].content[0].text == "The moon." and second.usage.total_tokens == 150
+    assert [m["content"] for m in models.requests()[-1]["body"]["messages"]] == ["How high?", "Sixteen metres.", "Why?"]
 
 
 def on_disk(folder: Path) -> bytes:
