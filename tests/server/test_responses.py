@@ -162,18 +162,6 @@ def test_old_responses_are_let_go_of(models: ScriptedServer, tmp_path: Path) -> 
         server.kill()
 
 
-def test_litellm_goes_on_from_a_response(api: Api, models: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    import litellm
-
-    models.script({"small": [{"text": text, "usage": USAGE} for text in ("Sixteen metres.", "The moon.")]})
-    common: dict[str, Any] = {"model": "openai/small", "api_base": f"{api.url}/v1", "api_key": "none"}
-    first: Any = litellm.responses(input="How high?", **common)
-    second: Any = litellm.responses(input="Why?", previous_response_id=first.id, **common)
-    assert second.output[0].content[0].text == "The moon." and second.usage.total_tokens == 150
-    assert [m["content"] for m in models.requests()[-1]["body"]["messages"]] == ["How high?", "Sixteen metres.", "Why?"]
-
-
 def on_disk(folder: Path) -> bytes:
     """Everything that lies in a server's folder."""
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
