@@ -31,7 +31,7 @@ from agentflow.server.access import Door
 from agentflow.server.guard import Guard, Scope
 from agentflow.server.keys import Keys
 from agentflow.server.metrics import Metrics
-from agentflow.server.openai import chat, kept_responses, models, responses
+from agentflow.server.openai import chat, embeddings, kept_responses, models, responses
 from agentflow.server.openai.asking import local_tenant
 from agentflow.server.openai.stored import Responses
 from agentflow.server.opening import open_annex
@@ -64,8 +64,8 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFI
 _log = logging.getLogger("agentflow.server")
 _SHOWN_FAULTS: Final = 20
 _ROUTERS: Final = (
-    health.router, models.router, kept_responses.router, submitting.router, estimating.router, controlling.router,
-    reading.router,
+    health.router, models.router, embeddings.router, kept_responses.router, submitting.router, estimating.router,
+    controlling.router, reading.router,
 )  # fmt: skip
 _PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
     "default": {

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from agentflow.budget.meter import Meter
+from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.checks import Check
 from agentflow.cascade.reply import Reply
 from agentflow.chain import Chain
@@ -52,12 +53,8 @@ class Ask:
             UnpricedModel, UnprofiledModel: it cannot be metered.
             LedgerError: the ledger cannot be read.
         """
-        runtime = server.runtime
-        cascade = target(runtime, self.model)
-        tenant = self.caller.tenant
-        parent = server.local if tenant is None else await runtime.tenant(tenant)
-        budget = self.extension.limits(budget_of(runtime.settings.budget))
-        return runtime.chain(self.name, parent=parent, budget=budget, cascade=cascade)
+        cascade = target(server.runtime, self.model)
+        return await chain_of(server, self.caller, self.name, cascade, self.extension)
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -122,6 +119,19 @@ class Ask:
         """The request of one of several replies: with one seed for all, they would all be the same."""
         seed = self.request.seed
         return self.request if seed is None or not place else replace(self.request, seed=seed + place)
+
+
+async def chain_of(server: Server, caller: Caller, name: str, cascade: Cascade, extension: Extension) -> Chain:
+    """A chain of the caller's, under the request's limits and all that stand above it.
+
+    Raises:
+        UnprofiledModel: it cannot be metered.
+        LedgerError: the ledger cannot be read.
+    """
+    runtime = server.runtime
+    parent = server.local if caller.tenant is None else await runtime.tenant(caller.tenant)
+    budget = extension.limits(budget_of(runtime.settings.budget))
+    return runtime.chain(name, parent=parent, budget=budget, cascade=cascade)
 
 
 async def pictures_for(server: Server, addresses: list[str]) -> Pictures:

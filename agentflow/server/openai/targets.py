@@ -23,7 +23,9 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "agentflow"
-    kind: Literal["cascade", "model"] = Field(description="a cascade climbs its rungs; a model is asked alone")
+    kind: Literal["cascade", "model", "embedder"] = Field(
+        description="a cascade climbs its rungs; a model is asked alone; an embedder is for /v1/embeddings"
+    )
     rungs: list[str] = Field(description="models in the order they are tried, cheapest first")
 
 
@@ -35,6 +37,8 @@ def target(runtime: Runtime, model: str) -> Cascade:
         UnpricedModel: a model of them has no known price.
     """
     known = find(runtime.settings, model)
+    if known.kind == "embedder":
+        raise UnknownModel(f"'{model}' embeds texts and writes none. Send it to /v1/embeddings, or name another model.")
     return runtime.cascade(model) if known.kind == "cascade" else Cascade(model, (runtime.rung(model),))
 
 
@@ -61,3 +65,14 @@ def models(settings: Settings) -> Iterator[Model]:
     for name in settings.models:
         if name not in names:
             yield Model(id=name, kind="model", rungs=[name])
+    embedder = embedder_name(settings)
+    if embedder is not None and embedder not in (*names, *settings.models):
+        yield Model(id=embedder, kind="embedder", rungs=[])
+
+
+def embedder_name(settings: Settings) -> str | None:
+    """What the configured embedder is called; None where there is none."""
+    facts = settings.research.embedder
+    if facts is None:
+        return None
+    return facts.model or (facts.path.stem if facts.path is not None else facts.kind)
