@@ -202,6 +202,8 @@ def test_litellm_says_the_same(api: Api, models: ScriptedServer, monkeypatch: py
         ({"service_tier": "priority"}, 422, "service_tier"),
         ({"background": True, "store": False}, 400, "background"),
         ({"previous_response_id": ""}, 422, "previous_response_id"),
+        ({"previous_response_id": "resp_\0"}, 422, "previous_response_id"),
+        ({"previous_response_id": "'; drop table agentflow_response; --"}, 422, "previous_response_id"),
         ({"previous_response_id": "resp_0"}, 404, "resp_0"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, 422, "input"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal, cast
 
 import numpy as np
 from fastapi import APIRouter, Body
@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from agentflow.errors import UnknownModel
 from agentflow.messages import Message, Request
+from agentflow.research.embedders import Vectors
 from agentflow.research.retrieval_rung import embedding_all
 from agentflow.server.access import AdmittingRoute, Caller, Submitter
 from agentflow.server.answering import Head, WorkedResponse
@@ -91,11 +92,12 @@ async def _embedded(server: Server, caller: Caller, body: EmbeddingRequest) -> A
     async with await chain_of(server, caller, _NAME, cascade, body.agentflow) as chain:
         reply = await chain.call(request, output=object, name=_NAME)
     server.metrics.served(reply)
-    vectors = np.frombuffer(reply.output, dtype="<f4").reshape(len(texts), -1)
+    vectors = np.frombuffer(cast("bytes", reply.output), dtype=np.float32).reshape(len(texts), -1)
     tokens = reply.spend.usage.input
     made = EmbeddingList(
         data=[
-            Embedding(index=place, embedding=_written(row, body.encoding_format)) for place, row in enumerate(vectors)
+            Embedding(index=place, embedding=_written(vectors[place], body.encoding_format))
+            for place in range(len(texts))
         ],
         model=body.model,
         usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens, agentflow=Bill.of(reply)),
@@ -104,5 +106,5 @@ async def _embedded(server: Server, caller: Caller, body: EmbeddingRequest) -> A
     yield made.model_dump_json().encode()
 
 
-def _written(row: np.ndarray[Any, np.dtype[np.float32]], form: str | None) -> list[float] | str:
-    return base64.b64encode(row.tobytes()).decode("ascii") if form == "base64" else [float(one) for one in row]
+def _written(vector: Vectors, form: str | None) -> list[float] | str:
+    return base64.b64encode(vector.tobytes()).decode("ascii") if form == "base64" else vector.tolist()

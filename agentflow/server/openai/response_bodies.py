@@ -34,7 +34,7 @@ from agentflow.server.openai.parameters import (
 from agentflow.server.openai.pictures import Pictures
 
 _LOGPROBS: Final = "message.output_text.logprobs"
-ResponseId = Annotated[str, Field(min_length=1, max_length=128)]
+ResponseId = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9_-]+$")]
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 
 
