@@ -244,7 +244,7 @@ class Flow:
         """Work on this database's jobs, if it is for one process and no other does."""
         if self._serving is not None or self.settings.jobs.kind != "sqlite":
             return
-        from agentflow.jobs.opening import open_worker
+        from agentflow.jobs.hiring import open_worker
 
         worker = open_worker(self.settings, self.runtime, kinds=self._kinds)
         try:

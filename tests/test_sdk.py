@@ -120,6 +120,19 @@ def test_importing_agentflow_imports_no_heavy_library() -> None:
     assert not heavy & set(done.stdout.split())
 
 
+@pytest.mark.parametrize(
+    ("module", "more"),
+    [("cli.keys", {"fastapi", "yaml", "numpy", "aiohttp"}), ("cli.jobs.opened", {"fastapi", "yaml", "numpy", "aiohttp"}),
+     ("server.serving", set[str]())],
+)  # fmt: skip
+def test_commands_import_no_library_that_they_do_not_need(module: str, more: set[str]) -> None:
+    code = f"import agentflow.{module}, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not ({"dbos", "litellm", "trafilatura", "xllamacpp", "docx", "pypdf", "boto3"} | more) & set(
+        done.stdout.split()
+    )
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/sdk.md", "docs/jobs.md"])
 def test_code_in_the_documentation_runs(page: str, here: Path, scripted_server: ScriptedServer) -> None:
     scripted_server.script({"*": [{"json": {"ticket": "T1", "urgent": True}}]})

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from agentflow.config import Settings, load_settings
-from agentflow.jobs.opening import open_worker
+from agentflow.jobs.hiring import open_worker
 from agentflow.runtime import Runtime
 from agentflow.server.openai.background import KIND, response_kind
 from agentflow.telemetry import export

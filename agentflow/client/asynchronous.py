@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -12,12 +14,13 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from agentflow.client import calls
-from agentflow.client.calls import LONGEST_PAUSE_S, TIMEOUT, TRIES, WAIT_S, Call
-from agentflow.client.stream import END, Frames
-from agentflow.errors import ApiError, JobStateConflict
+from agentflow.client.calls import TIMEOUT, TRIES, WAIT_S, Call
+from agentflow.client.stream import Broken, Reading
+from agentflow.errors import JobFailed, JobStateConflict
 from agentflow.jobs.job import JobBudget, JobEvent, JobState
 from agentflow.research.report import Claim
 from agentflow.server.research.models import (
+    BatchView,
     Estimate,
     PlanChoice,
     ResearchPage,
@@ -69,6 +72,12 @@ class AsyncClient:
         """
         return await self._do(calls.submit(calls.request_of(query, fields), idempotency_key))
 
+    async def submit_many(
+        self, requests: Sequence[ResearchRequest], *, idempotency_key: str | None = None
+    ) -> BatchView:
+        """Submit up to a hundred jobs; each is accepted or refused by itself. The key covers each at its place."""
+        return await self._do(calls.submit_many(requests, idempotency_key))
+
     async def estimate(self, query: str | ResearchRequest, **fields: Any) -> Estimate:
         """What a job would cost; no model is asked. Arguments and errors as for ``submit``."""
         return await self._do(calls.estimate(calls.request_of(query, fields)))
@@ -94,7 +103,9 @@ class AsyncClient:
             if view.has_result:
                 await asyncio.sleep(min(1.0, left))
             else:
-                await self._do(calls.waited(id, left))
+                # A job that fails meanwhile is told by the next look at it.
+                with contextlib.suppress(JobFailed):
+                    await self._do(calls.waited(id, left))
 
     async def result(self, id: str, seconds: float | None = None) -> ResearchResult:
         """What a job found, whole or partial; waits for its end.
@@ -112,34 +123,22 @@ class AsyncClient:
 
     async def events(self, id: str, since: int = 0) -> AsyncIterator[JobEvent]:
         """Events after a number, each once and in order, until the job has ended; a broken stream is taken up again."""
-        failures = 0
-        while failures < TRIES:
+        reading = Reading(id, since)
+        while not reading.ended:
             try:
-                async with self._http.stream(
-                    "GET",
-                    f"{self._url}{calls.get(id).path}/events",
-                    params={"since": since},
-                    headers={**self._headers, "Accept": "text/event-stream"},
-                ) as response:
+                async with self._stream(reading) as response:
                     if response.status_code >= 400:
                         await response.aread()
-                        raise calls.error_of(response)
-                    frames = Frames()
-                    async for line in response.aiter_lines():
-                        frame = frames.line(line)
-                        if frame is None:
-                            continue
-                        if frame.kind == END:
-                            return
-                        event = frame.event()
-                        if event is not None and event.number > since:
-                            since, failures = event.number, 0
-                            yield event
-            except httpx.HTTPError:
+                        reading.refused(response)
+                    else:
+                        reading.opened()
+                        async for piece in response.aiter_bytes():
+                            for event in reading.take(piece):
+                                yield event
+            except (httpx.HTTPError, Broken):
                 pass
-            failures += 1
-            await asyncio.sleep(0.5 * failures)
-        raise ApiError(f"The events of '{id}' broke off after number {since}. Read on from there later.")
+            if not reading.ended:
+                await asyncio.sleep(reading.broke_off())
 
     async def list(
         self,
@@ -180,6 +179,10 @@ class AsyncClient:
         """What a job read."""
         return await self._do(calls.sources(id))
 
+    async def source(self, id: str, source: str) -> str:
+        """The stored text of a source, by its id in ``sources``: exactly what claims cite."""
+        return await self._do(calls.source(id, source))
+
     async def claims(self, id: str) -> Sequence[Claim]:
         """What a job claims, each with its citations."""
         return await self._do(calls.claims(id))
@@ -191,6 +194,10 @@ class AsyncClient:
     async def markdown(self, id: str) -> str:
         """The report as Markdown."""
         return await self._do(calls.markdown(id))
+
+    async def html(self, id: str) -> str:
+        """The report as a page of its own."""
+        return await self._do(calls.html(id))
 
     async def upload(self, name: str, paths: Sequence[str | Path]) -> str:
         """Make a collection of files.
@@ -219,23 +226,29 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
+    def _stream(self, reading: Reading) -> AbstractAsyncContextManager[httpx.Response]:
+        asked = reading.request
+        headers = {**self._headers, **asked["headers"]}
+        return self._http.stream("GET", self._url + asked["url"], params=asked["params"], headers=headers)
+
     async def _do(self, call: Call[Value]) -> Value:
         """Send a call, again while the server asks for that; every try is the same call to it."""
-        for left in reversed(range(TRIES)):
+        for tries in range(TRIES):
+            last = tries == TRIES - 1 or not call.again
             try:
                 response = await self._http.request(
                     call.method, self._url + call.path, json=call.json, params=call.params, files=call.files,
                     headers={**self._headers, **call.headers},
                 )  # fmt: skip
             except httpx.HTTPError as error:
-                if not (left and call.again):
+                if last:
                     raise calls.unreachable(error) from error
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(calls.pause_s(tries))
                 continue
             if response.status_code < 400:
-                return call.read(response)
-            pause_s = calls.retry_after_s(response)
-            if not (left and call.again) or pause_s is None or pause_s > LONGEST_PAUSE_S:
+                return calls.read(call, response)
+            pause_s = calls.pause_before_again(response, tries)
+            if last or pause_s is None:
                 raise calls.error_of(response)
             await asyncio.sleep(pause_s)
         raise AssertionError("the last try returns or raises")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
@@ -23,6 +24,7 @@ from agentflow.errors import (
 from agentflow.jobs.job import JobBudget, JobState
 from agentflow.research.report import Claim
 from agentflow.server.research.models import (
+    BatchView,
     Estimate,
     PlanChoice,
     ResearchPage,
@@ -41,6 +43,9 @@ TIMEOUT = httpx.Timeout(30.0, read=WAIT_S + 30.0)
 # How often a call is made that does no harm twice, and the longest pause that a server may ask for in between.
 TRIES = 4
 LONGEST_PAUSE_S = 15.0
+# How often a stream of events is taken up again without an event in between, each time half a second later: a server
+# that is started anew is waited for, for 20 s and more.
+BREAKS = 10
 _BASE = "/v1/research"
 _ERRORS: Mapping[str, type[AgentflowError]] = {
     "not-found": UnknownJob,
@@ -49,6 +54,8 @@ _ERRORS: Mapping[str, type[AgentflowError]] = {
     "job-failed": JobFailed,
     "invalid-request": UsageError,
     "invalid-fields": UsageError,
+    "too-large": UsageError,
+    "unsupported-media-type": UsageError,
 }
 
 
@@ -71,6 +78,13 @@ def submit(request: ResearchRequest, idempotency_key: str | None) -> Call[Submit
     headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
     body = request.model_dump(mode="json", exclude_defaults=True)
     return Call("POST", _BASE, _reader(Submitted), body, headers=headers)
+
+
+def submit_many(requests: Sequence[ResearchRequest], idempotency_key: str | None) -> Call[BatchView]:
+    """Submit many jobs; a key is made where none is given."""
+    headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+    body = {"requests": [request.model_dump(mode="json", exclude_defaults=True) for request in requests]}
+    return Call("POST", f"{_BASE}/batch", _reader(BatchView), body, headers=headers)
 
 
 def estimate(request: ResearchRequest) -> Call[Estimate]:
@@ -130,9 +144,19 @@ def spend(id: str) -> Call[SpendView]:
     return Call("GET", _of(id, "/spend"), _reader(SpendView))
 
 
+def source(id: str, source: str) -> Call[str]:
+    """The stored text of a source."""
+    return Call("GET", _of(id, f"/sources/{quote(source, safe='')}"), lambda response: response.text)
+
+
 def markdown(id: str) -> Call[str]:
     """The report as Markdown."""
     return Call("GET", _of(id, "/report.md"), lambda response: response.text)
+
+
+def html(id: str) -> Call[str]:
+    """The report as a page."""
+    return Call("GET", _of(id, "/report.html"), lambda response: response.text)
 
 
 def collection(name: str) -> Call[str]:
@@ -177,14 +201,21 @@ def error_of(response: httpx.Response) -> AgentflowError:
         problem = _json(response)
     except ApiError:
         problem = {}
+    error = error_from(problem, response.status_code)
+    if isinstance(error, ApiError):
+        error.retry_after_s = _seconds(response.headers.get("retry-after"))
+    return error
+
+
+def error_from(problem: Mapping[str, Any], status: int) -> AgentflowError:
+    """The error that a problem (RFC 9457) is."""
     kind = str(problem.get("type", "")).rsplit(":", 1)[-1]
-    detail = str(problem.get("detail") or f"The server answered HTTP {response.status_code}, and not in our words.")
+    detail = str(problem.get("detail") or f"The server answered HTTP {status}, and not in our words.")
     known = _ERRORS.get(kind)
     if known is not None:
         return known(detail)
     error = ApiError(detail)
-    error.status, error.problem = response.status_code, problem
-    error.retry_after_s = _seconds(response.headers.get("retry-after"))
+    error.status, error.problem = status, problem
     return error
 
 
@@ -193,14 +224,31 @@ def unreachable(error: httpx.HTTPError) -> ApiError:
     return ApiError(f"The server did not answer: {type(error).__name__}. Check its address, and that it runs.")
 
 
-def retry_after_s(response: httpx.Response) -> float | None:
-    """Seconds after which the same request may succeed; None when it will not, or nobody knows."""
-    return _seconds(response.headers.get("retry-after")) if response.status_code in (429, 503) else None
+def pause_before_again(response: httpx.Response, tries: int) -> float | None:
+    """Seconds before the same request may succeed; None when it will not, or later than one waits for."""
+    asked = _seconds(response.headers.get("retry-after"))
+    if response.status_code in (429, 503) and asked is not None:
+        return asked if asked <= LONGEST_PAUSE_S else None
+    # A proxy whose server is being started again says so in words of its own.
+    ours = response.headers.get("content-type", "").startswith("application/problem+json")
+    return None if ours or response.status_code not in (502, 503, 504) else pause_s(tries)
 
 
-def with_wait(call: Call[Value], seconds: float) -> Call[Value]:
-    """The same call, waiting so long at the server."""
-    return replace(call, params={**call.params, "wait": seconds})
+def pause_s(tries: int) -> float:
+    """Seconds before another try, after so many that failed."""
+    return 0.5 * 2.0 ** min(tries, 4)
+
+
+def read(call: Call[Value], response: httpx.Response) -> Value:
+    """What an answer says that is no error.
+
+    Raises:
+        ApiError: it is none of ours.
+    """
+    if response.has_redirect_location:
+        where = response.headers["location"][:200]
+        raise ApiError(f"The server is elsewhere: it names {where}. Use that address.")
+    return call.read(response)
 
 
 def _of(id: str, tail: str = "") -> str:
@@ -215,7 +263,8 @@ def _reader(shape: type[Value]) -> Callable[[httpx.Response], Value]:
 
 def _read(shape: type[Value], response: httpx.Response) -> Value:
     try:
-        return TypeAdapter(shape).validate_json(response.content)
+        # What a later version tells besides is passed over.
+        return TypeAdapter(shape).validate_json(response.content, extra="ignore")
     except ValidationError as error:
         raise ApiError("The server's answer is not of this version. Use the same version on both sides.") from error
 

@@ -33,6 +33,11 @@ class Annex:
         self._making = asyncio.Lock()
         self._made = False
 
+    @property
+    def shared(self) -> bool:
+        """Whether processes on other machines may use the same tables."""
+        return self._database.path is None
+
     async def write(self, work: Callable[[sa.Connection], Value]) -> Value:
         """Run work that writes, in one transaction.
 

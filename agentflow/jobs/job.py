@@ -66,6 +66,11 @@ class JobState(StrEnum):
         """Whether a worker has it."""
         return self in (JobState.PLANNING, JobState.RUNNING, JobState.VERIFYING)
 
+    @property
+    def moves(self) -> bool:
+        """Whether more happens without a person."""
+        return not (self.ended or self in (JobState.AWAITING_APPROVAL, JobState.PAUSED_BUDGET))
+
 
 class StopReason(StrEnum):
     """Why a job stopped."""

@@ -88,6 +88,12 @@ def find(connection: sa.Connection, id: str, tenant: str | None, *, lock: bool =
     return row
 
 
+def find_by_key(connection: sa.Connection, idempotency_key: str, tenant: str | None) -> Row | None:
+    """The row of the job that was submitted with a key."""
+    query = sa.select(job).where(job.c.tenant == (tenant or ""), job.c.idempotency == idempotency_key)
+    return connection.execute(query).first()
+
+
 def page(connection: sa.Connection, which: JobFilter, cursor: str | None, limit: int) -> JobPage:
     """Jobs, newest first.
 

@@ -17,7 +17,8 @@ from agentflow.jobs.collections.shelf import Shelves
 from agentflow.jobs.events import Event, EventLog
 from agentflow.jobs.job import JobState, StopReason
 from agentflow.jobs.kinds import JobContext, Outcome
-from agentflow.jobs.runs import RunFolder, RunStore, new_job_id
+from agentflow.jobs.naming import new_job_id
+from agentflow.jobs.runs import RunFolder, RunStore
 from agentflow.jobs.spending import recorded
 from agentflow.research.pipeline import ResearchJob, ResearchTask
 from agentflow.research.rendering import to_html, to_markdown

@@ -26,6 +26,7 @@ from agentflow.jobs.gate import GatedLedger, Passage
 from agentflow.jobs.job import JobBudget, JobFault, JobSpec, JobState, StopReason
 from agentflow.jobs.journal import Journal
 from agentflow.jobs.kinds import AwaitApproval, JobContext, Kind, Kinds, Outcome
+from agentflow.jobs.naming import RESULT
 from agentflow.jobs.records import spend_text
 from agentflow.jobs.statements import compact
 from agentflow.jobs.store.base import BlobStore
@@ -38,7 +39,6 @@ _LOG = logging.getLogger(__name__)
 _LANDING_S: Final = 30.0
 # How long a call waits that a job makes after it was told to end, before the job is told again.
 _TOLD_AGAIN_S: Final = 0.05
-RESULT: Final = "result.json"
 
 End = Literal["stop", "deadline", "hand_back", "fenced"]
 

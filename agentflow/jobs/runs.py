@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,11 +13,6 @@ from agentflow.research.rendering import to_html, to_markdown
 from agentflow.research.report import Report
 from agentflow.research.sources import Source
 from agentflow.research.sources.store import load_text, store_sources
-
-
-def new_job_id() -> str:
-    """A name for a job: it sorts by time, and nobody guesses it."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(8)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from agentflow.errors import UsageError
 from agentflow.jobs.annex import Annex
 from agentflow.jobs.database import Database, now_ms
 from agentflow.jobs.job import JobSpec, ask_for
+from agentflow.jobs.naming import new_job_id
 from agentflow.jobs.records import milliseconds, moment
-from agentflow.jobs.runs import new_job_id
 from agentflow.jobs.transitions import Submission, submit
 
 _LOG = logging.getLogger(__name__)

@@ -33,8 +33,7 @@ from agentflow.jobs.job import (
     JobStatistics,
     JobView,
 )
-from agentflow.jobs.runner import RESULT
-from agentflow.jobs.runs import new_job_id
+from agentflow.jobs.naming import RESULT, new_job_id
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.transitions import Submission
 from agentflow.jobs.watch import Glimpse, Watch
@@ -105,6 +104,11 @@ class Jobs:
             UnknownJob: there is none of this id.
         """
         return records.view_of(await self._database.read(lambda c: records.find(c, id, tenant)))
+
+    async def of_key(self, idempotency_key: str, *, tenant: str | None = None) -> JobView | None:
+        """The job that was submitted with this key, if it is still there."""
+        row = await self._database.read(lambda c: records.find_by_key(c, idempotency_key, tenant))
+        return None if row is None else records.view_of(row)
 
     async def list(self, which: JobFilter | None = None, *, cursor: str | None = None, limit: int = 50) -> JobPage:
         """Jobs, newest first, ``limit`` (1 to 500) at a time.

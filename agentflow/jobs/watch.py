@@ -37,10 +37,7 @@ class Glimpse:
     @property
     def moves(self) -> bool:
         """Whether more happens without a person."""
-        return self.state is not None and not (self.state.ended or self.state in _WAITS)
-
-
-_WAITS: Final = frozenset({JobState.AWAITING_APPROVAL, JobState.PAUSED_BUDGET})
+        return self.state is not None and self.state.moves
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,15 +49,16 @@ class Door:
 
     Args:
         keys: the keys there are.
+        pace: counts their requests.
         requests_per_minute: of a key that does not say otherwise.
         open: whether requests without a key are admitted while no key was ever made.
     """
 
-    def __init__(self, keys: Keys, requests_per_minute: int, *, open: bool) -> None:
+    def __init__(self, keys: Keys, pace: Pace, requests_per_minute: int, *, open: bool) -> None:
         self._keys = keys
         self._per_minute = requests_per_minute
         self._open = open
-        self._pace = Pace()
+        self._pace = pace
         self._known: dict[str, tuple[float, Key]] = {}
 
     async def admit(self, token: str | None, headers: Headers, scope: Scope) -> Caller:
@@ -65,12 +66,33 @@ class Door:
 
         Raises:
             Problem: there is no good key, it does not allow this, or it was used too often.
+            JobStoreError: the keys cannot be read, or their requests not counted.
+        """
+        key = await self.recognise(token)
+        if key is None:
+            _refuse_other_sites(headers)
+            return _LOCAL
+        caller = Caller(key.name, key.tenant, key.scopes)
+        wait_s = await self._pace.wait_s(key.id, key.requests_per_minute or self._per_minute)
+        if wait_s > 0.0:
+            raise Problem(TOO_MANY, f"The key '{key.name}' may ask again in {wait_s:.1f} s.", wait_s)
+        if not caller.may(scope):
+            held = ", ".join(sorted(key.scopes))
+            raise Problem(FORBIDDEN, f"This needs the scope '{scope}'; the key '{key.name}' has {held}.")
+        return caller
+
+    async def recognise(self, token: str | None) -> Key | None:
+        """The key of this token; None where none is needed, because none was ever made.
+
+        Raises:
+            Problem: there is no good key.
             JobStoreError: the keys cannot be read.
         """
         # OpenAI's clients always send a key; before there is one, whatever they send will do.
         if self._open and not await self._keys.any():
-            _refuse_other_sites(headers)
-            return _LOCAL
+            return None
+        # From then on one is needed for good: whether there is any need not be asked again.
+        self._open = False
         key = None if token is None else await self._find(token)
         if key is None:
             what = "The key is unknown, expired or revoked." if token is not None else "No key was given."
@@ -78,14 +100,7 @@ class Door:
                 UNAUTHENTICATED, f"{what} Send one as 'Authorization: Bearer af_...'.",
                 headers={"WWW-Authenticate": 'Bearer realm="agentflow"'},
             )  # fmt: skip
-        caller = Caller(key.name, key.tenant, key.scopes)
-        wait_s = self._pace.wait_s(key.id, key.requests_per_minute or self._per_minute)
-        if wait_s > 0.0:
-            raise Problem(TOO_MANY, f"The key '{key.name}' may ask again in {wait_s:.1f} s.", wait_s)
-        if not caller.may(scope):
-            held = ", ".join(sorted(key.scopes))
-            raise Problem(FORBIDDEN, f"This needs the scope '{scope}'; the key '{key.name}' has {held}.")
-        return caller
+        return key
 
     async def _find(self, token: str) -> Key | None:
         now = time.monotonic()
@@ -174,7 +189,22 @@ async def _admitted(request: Request, scope: Scope) -> Caller:
     caller: Caller | None = getattr(request.state, "caller", None)
     if caller is None:
         door: Door = request.app.state.server.door
-        given = await _bearer(request)
-        caller = await door.admit(None if given is None else given.credentials, request.headers, scope)
+        caller = await door.admit(await _token(request), request.headers, scope)
         request.state.caller = caller
     return caller
+
+
+async def check_again(request: Request) -> None:
+    """Refuse to go on with a response that has begun once its key is good no more.
+
+    Raises:
+        Problem: it is not.
+        JobStoreError: the keys cannot be read.
+    """
+    door: Door = request.app.state.server.door
+    await door.recognise(await _token(request))
+
+
+async def _token(request: Request) -> str | None:
+    given = await _bearer(request)
+    return None if given is None else given.credentials

@@ -35,6 +35,7 @@ from agentflow.server.openai import chat, embeddings, kept_responses, models, re
 from agentflow.server.openai.asking import local_tenant
 from agentflow.server.openai.stored import Responses
 from agentflow.server.opening import open_annex
+from agentflow.server.pace import open_pace
 from agentflow.server.problems import (
     INVALID,
     INVALID_FIELDS,
@@ -62,6 +63,7 @@ _ADVICE: Final = {
 }
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
 _log = logging.getLogger("agentflow.server")
+_SWEEP_S: Final = 600.0
 _SHOWN_FAULTS: Final = 20
 _ROUTERS: Final = (
     health.router, models.router, embeddings.router, kept_responses.router, submitting.router, estimating.router,
@@ -90,6 +92,7 @@ def create_app(settings: Settings, *, open: bool) -> FastAPI:
             async with asyncio.TaskGroup() as group:
                 beside = [
                     group.create_task(server.webhooks.run()),
+                    group.create_task(_sweep(server)),
                     group.create_task(kept_responses.retire_responses(server)),
                 ]
                 yield
@@ -162,8 +165,20 @@ async def _open(settings: Settings, stack: contextlib.AsyncExitStack, *, open: b
     outbox = Outbox(annex, jobs, tenants, allow_private=bounds.allow_private)
     return Server(
         settings, runtime, jobs, annex, tenants, Idempotency(annex), outbox, catalogue, uploads, Responses(annex),
-        Door(Keys(annex), bounds.requests_per_minute, open=open), local_tenant(), app.state.metrics, app.state.stopping,
+        Door(Keys(annex), open_pace(annex), bounds.requests_per_minute, open=open), local_tenant(), app.state.metrics,
+        app.state.stopping,
     )  # fmt: skip
+
+
+async def _sweep(server: Server) -> None:
+    """Forget, now and then, what need not be kept."""
+    while True:
+        try:
+            await server.webhooks.sweep()
+            await server.idempotency.sweep()
+        except AgentflowError as error:
+            _log.warning("%s It is tidied up later.", error)
+        await asyncio.sleep(_SWEEP_S)
 
 
 def _answer_errors(app: FastAPI) -> None:

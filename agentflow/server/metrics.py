@@ -31,6 +31,7 @@ class Metrics:
             buckets=_BUCKETS, registry=registry,
         )  # fmt: skip
         self.streams = Gauge("agentflow_event_streams", "Event streams that are open.", registry=registry)
+        self.waits = Gauge("agentflow_result_waits", "Requests that wait for a result.", registry=registry)
         self._calls = Counter("agentflow_calls", "Calls served to OpenAI clients.", ("rung",), registry=registry)
         self._refused = Counter("agentflow_budget_refusals", "Requests that a budget refused.", registry=registry)
         self._tokens = Counter("agentflow_tokens", "Tokens spent by OpenAI clients.", ("kind",), registry=registry)
@@ -41,6 +42,7 @@ class Metrics:
         self._lag = Gauge(
             "agentflow_queue_lag_seconds", "How long the longest waiting job has waited.", ("queue",), registry=registry
         )
+        self._queues = set[str]()
         self._workers = Gauge("agentflow_workers", "Workers that are alive.", registry=registry)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -63,12 +65,16 @@ class Metrics:
         self._refused.inc()
 
     def jobs(self, statistics: JobStatistics) -> None:
-        """Note how queues and workers stand."""
+        """Note how queues and workers stand; a queue without jobs is not among them, and stands at nothing."""
         self._workers.set(len(statistics.workers))
+        for gauge in (self._waiting, self._at_work, self._lag):
+            for queue in self._queues:
+                gauge.labels(queue).set(0)
         for queue in statistics.queues:
             self._waiting.labels(queue.queue).set(queue.waiting)
             self._at_work.labels(queue.queue).set(queue.at_work)
             self._lag.labels(queue.queue).set(queue.oldest_s or 0.0)
+            self._queues.add(queue.queue)
 
     def page(self) -> bytes:
         """The figures in Prometheus' text format."""

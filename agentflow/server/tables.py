@@ -73,3 +73,13 @@ response = Table(
     Column("body", Text),
 )
 Index("agentflow_response_made", response.c.created_ms)
+
+pace = Table(
+    "agentflow_pace",
+    metadata,
+    Column("key", Text, primary_key=True),
+    # When its bucket will be empty again, by the database's clock: microseconds since 1970.
+    Column("empty_us", BigInteger, nullable=False),
+    # What the latest request was told: 0 if it was let through.
+    Column("wait_us", BigInteger, nullable=False),
+)

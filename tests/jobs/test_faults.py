@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from agentflow.errors import ConfigError, JobStoreError, UsageError
 from agentflow.jobs import database as database_module
 from agentflow.jobs.database import Database
+from agentflow.jobs.hiring import open_worker
 from agentflow.jobs.job import JobSpec, JobState
-from agentflow.jobs.opening import open_database, open_worker
+from agentflow.jobs.opening import open_database
 from agentflow.runtime import Runtime
 from tests.jobs.places import Place, at_work, calls_of, make_place
 from tests.jobs.test_kill import all_is_well, ended

@@ -144,6 +144,9 @@ async def test_jobs_of_a_killed_worker_go_on_elsewhere(postgres_place: Place, co
     with Workers(place.folder, place.environment) as workers:
         async with place.jobs() as jobs:
             pids = [workers.start("--slots", "3") for _ in range(count)]
+            async with asyncio.timeout(40):
+                while len((await jobs.statistics()).workers) < count:
+                    await asyncio.sleep(0.02)
             ids: dict[str, str] = {}
             for number in range(3 * count):
                 query = f"{place.folder.name}-{number}"

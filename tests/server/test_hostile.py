@@ -6,9 +6,11 @@ import resource
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.servers.api import Api, toml
@@ -295,6 +297,24 @@ def _until_end(reader: socket.socket) -> bytes:
     while b"event: end" not in said and (piece := reader.recv(65_536)):
         said += piece
     return said
+
+
+def test_who_waits_for_a_result_is_answered_when_the_server_ends(models: ScriptedServer, tmp_path: Path) -> None:
+    (tmp_path / "agentflow.toml").write_text(toml(models, "[server]\nshutdown_s = 30\n"))
+    api = Api(tmp_path)
+    with api.client() as http, ThreadPoolExecutor(1) as pool:
+        made = http.post("/v1/collections", json={"name": "c"}).json()["id"]
+        http.post(f"/v1/collections/{made}/files", files={"file": ("a.md", "Tides rise.")}).raise_for_status()
+        later = {"query": "Why?", "sources": {"collections": [made]}, "deferrable_until": "2099-01-01T00:00:00Z"}
+        job = http.post("/v1/research", json=later).json()
+        with httpx.Client(base_url=api.url, timeout=60) as patient:
+            # Its headers are there before the signal is: the connection was used before.
+            patient.get("/healthz")
+            waiting = pool.submit(patient.get, job["urls"]["result"], params={"wait": 50})
+            while "agentflow_result_waits 1.0" not in http.get("/metrics").text:
+                pass
+            assert api.stop()[0] == 0
+            assert waiting.result().status_code == 202
 
 
 def test_the_server_ends_when_it_is_asked_to_with_streams_open(folder: Path) -> None:

@@ -17,9 +17,9 @@ from agentflow.jobs.annex import Annex
 from agentflow.jobs.database import Database
 from agentflow.jobs.tenants import Tenants
 from agentflow.server.keys import Keys
-from agentflow.server.pace import Pace
+from agentflow.server.pace import OwnPace
 from agentflow.server.tables import metadata
-from tests.servers.api import Api, key, keys, run
+from tests.servers.api import Api, key, keys, run, toml
 from tests.servers.openai_server import ScriptedServer
 
 ASK: Any = [{"role": "user", "content": "Which ticket is urgent?"}]
@@ -188,6 +188,26 @@ def test_a_revoked_key_opens_nothing_and_does_not_open_the_server(
     assert [one["state"] for one in keys(folder) if one["name"] == "leaver"] == ["revoked"]
 
 
+@pytest.mark.timeout(90)
+def test_a_stream_ends_with_its_key(models: ScriptedServer, tmp_path: Path) -> None:
+    (tmp_path / "agentflow.toml").write_text(toml(models, "[server]\nheartbeat_s = 0.5\n"))
+    token = key(tmp_path, "leaver")
+    api = Api(tmp_path)
+    try:
+        with api.client(token) as http:
+            made = http.post("/v1/collections", json={"name": "c"}).json()["id"]
+            http.post(f"/v1/collections/{made}/files", files={"file": ("a.md", "Tides rise.")}).raise_for_status()
+            asked = {"query": "Why?", "sources": {"collections": [made]}, "deferrable_until": "2099-01-01T00:00:00Z"}
+            job = http.post("/v1/research", json=asked).json()
+            with http.stream("GET", job["urls"]["events"]) as stream:
+                lines = stream.iter_lines()
+                assert next(lines) == "retry: 1000"
+                run(tmp_path, "keys", "revoke", keys(tmp_path)[0]["id"])
+                assert "event: error" in [line for line in lines if line.startswith("event")][-1]
+    finally:
+        api.kill()
+
+
 def test_commands_refuse_what_cannot_be(folder: Path, tmp_path: Path) -> None:
     for wrong in (["keys", "create", "a b"], ["keys", "create", "x", "--day-usd", "-1"], ["keys", "revoke", "nope"],
                   ["serve", "--host", "0.0.0.0", "--port", "0"]):  # fmt: skip
@@ -198,8 +218,8 @@ def test_commands_refuse_what_cannot_be(folder: Path, tmp_path: Path) -> None:
 
 def test_a_minutes_requests_may_come_at_once_and_flow_back_evenly() -> None:
     now = [0.0]
-    pace = Pace(clock=lambda: now[0])
-    assert [pace.wait_s("a", 3) for _ in range(4)] == [0.0, 0.0, 0.0, pytest.approx(20.0)]
-    assert pace.wait_s("b", 3) == 0.0
+    pace = OwnPace(clock=lambda: now[0])
+    assert [pace.count("a", 3) for _ in range(4)] == [0.0, 0.0, 0.0, pytest.approx(20.0)]
+    assert pace.count("b", 3) == 0.0
     now[0] = 20.0
-    assert [pace.wait_s("a", 3), pace.wait_s("a", 3)] == [0.0, pytest.approx(20.0)]
+    assert [pace.count("a", 3), pace.count("a", 3)] == [0.0, pytest.approx(20.0)]

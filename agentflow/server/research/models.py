@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -190,8 +190,19 @@ class ResearchRequest(_Part):
             sources=JobSources(origins=origins, collections=self.sources.collections, allow_private=allow_private),
             plan_approval=self.plan.approve,
             previous=self.previous_id, metadata=self.metadata, not_before=self.deferrable_until,
-            deadline=self.deadline, input={"request": self.model_dump(mode="json", exclude_defaults=True)},
+            deadline=self.deadline, input={"request": asked_for(self)},
         )  # fmt: skip
+
+
+def asked_for(request: ResearchRequest) -> dict[str, JsonValue]:
+    """A request as its job keeps it."""
+    return request.model_dump(mode="json", exclude_defaults=True)
+
+
+def asked(job: JobView) -> dict[str, Any]:
+    """The request that a job was submitted with."""
+    kept: Any = job.spec.input.get("request")
+    return cast("dict[str, Any]", kept) if isinstance(kept, dict) else {}
 
 
 class Urls(_Part):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from typing import Annotated, Any, Final, cast
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -11,7 +12,7 @@ from pydantic import JsonValue
 from agentflow.errors import UnknownJob, UsageError
 from agentflow.jobs.job import Artifact, JobEvent, JobFilter, JobResult, JobState, JobView, Moment
 from agentflow.research.report import Claim
-from agentflow.server.access import AdmittingRoute, Reader
+from agentflow.server.access import AdmittingRoute, Reader, check_again
 from agentflow.server.answering import WorkedResponse
 from agentflow.server.research.controlling import JobId
 from agentflow.server.research.models import (
@@ -22,13 +23,16 @@ from agentflow.server.research.models import (
     SourceView,
     SpendView,
     Words,
+    asked,
 )
-from agentflow.server.research.streaming import apology, stream_events
+from agentflow.server.research.streaming import EventReader, apology, stream_events
 from agentflow.server.state import Server, TheServer
 
 router = APIRouter(prefix="/v1/research", tags=["research"], route_class=AdmittingRoute)
 LONGEST_WAIT_S: Final = 60.0
 _MOST_EVENTS: Final = 1_000
+# While it waits, how often it looks whether it still should.
+_LOOK_S: Final = 1.0
 _LAST_NUMBER: Final = 2**31 - 1
 # A report is HTML that quotes strangers: it may style itself, and nothing else.
 _PAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
@@ -71,11 +75,13 @@ async def get_result(
     server: TheServer,
     caller: Reader,
     id: JobId,
+    request: Request,
     wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S, description="seconds to wait for the end")] = 0.0,
-    if_none_match: Annotated[str | None, Header(max_length=200)] = None,
+    if_none_match: Annotated[str | None, Header(max_length=4_096)] = None,
 ) -> Response:
     """200 with the result, partial ones included; 202 while there is none yet; 409 if there will be none."""
-    job = await server.jobs.wait(id, seconds=wait, tenant=caller.tenant)
+    with server.metrics.waits.track_inprogress():
+        job = await _waited(server, request, id, wait, caller.tenant)
     if not job.has_result and not job.state.ended:
         view = ResearchView.of(job)
         after = {} if view.poll_after is None else {"Retry-After": str(int(view.poll_after) or 1)}
@@ -84,7 +90,8 @@ async def get_result(
     body = (await _result(server, job, found, caller.tenant)).model_dump_json().encode()
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if if_none_match is not None and tag in [part.strip().removeprefix("W/") for part in if_none_match.split(",")]:
+    known = [part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")]
+    if tag in known or "*" in known:
         return Response(status_code=304, headers=headers)
     return Response(body, 200, headers, "application/json")
 
@@ -116,7 +123,8 @@ async def get_events(
         page = await _page(server, job, caller.tenant, cursor or 0, limit)
         return Response(page.model_dump_json(), media_type="application/json")
     after = since if since is not None else _number(last_event_id)
-    return WorkedResponse(lambda: stream_events(server, job, caller.tenant, after), apology)
+    reader = EventReader(caller.tenant, lambda: check_again(request))
+    return WorkedResponse(lambda: stream_events(server, job, reader, after), apology)
 
 
 @router.get("/{id}/sources", summary="What a job read")
@@ -166,23 +174,30 @@ async def get_page(server: TheServer, caller: Reader, id: JobId) -> Response:
     return response
 
 
+async def _waited(server: Server, request: Request, id: str, seconds: float, tenant: str | None) -> JobView:
+    """How a job stands once nothing more happens by itself, or after so many seconds.
+
+    It waits no longer than the client does, nor than the server runs.
+    """
+    ends = time.monotonic() + seconds
+    while True:
+        left_s = max(ends - time.monotonic(), 0.0)
+        job = await server.jobs.wait(id, seconds=min(left_s, _LOOK_S), tenant=tenant)
+        if left_s <= _LOOK_S or not job.state.moves or server.stopping.is_set() or await request.is_disconnected():
+            return job
+
+
 async def _file(server: Server, tenant: str | None, id: str, name: str, media_type: str) -> Response:
     return Response(await server.jobs.read(id, name, tenant=tenant), media_type=media_type)
 
 
 async def _result(server: Server, job: JobView, found: JobResult, tenant: str | None) -> ResearchResult:
     output = found.output
-    if _asked(job).get("output", {}).get("format") == "text":
+    if asked(job).get("output", {}).get("format") == "text":
         output = (await server.jobs.read(job.id, "report.md", tenant=tenant)).decode("utf-8", "replace")
     return ResearchResult(
         id=found.id, status=found.state, stop_reason=found.stop_reason, partial=found.partial, output=output
     )
-
-
-def _asked(job: JobView) -> dict[str, Any]:
-    """The request, as the client sent it."""
-    asked: Any = job.spec.input.get("request")
-    return cast("dict[str, Any]", asked) if isinstance(asked, dict) else {}
 
 
 async def _report(server: Server, id: str, tenant: str | None) -> dict[str, Any]:

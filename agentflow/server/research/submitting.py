@@ -18,6 +18,8 @@ from agentflow.server.research.models import (
     BatchView,
     ResearchRequest,
     Submitted,
+    asked,
+    asked_for,
     poll_after,
     urls_of,
 )
@@ -67,20 +69,23 @@ async def submit_batch(
 
 async def _submit(server: Server, caller: Caller, request: ResearchRequest, key: str | None) -> Submitted:
     settings = server.settings.server
+    if key is not None:
+        key = await server.idempotency.name(caller.tenant or "", key)
+        there = await server.jobs.of_key(key, tenant=caller.tenant)
+        if there is not None and asked(there) == asked_for(request):
+            # What it looks in may have changed since; it was submitted all the same.
+            return await _accepted(server, caller, request, there)
     origins = await _origins(server, caller, request)
     if request.webhook is not None:
         _check_host(request.webhook.url, "webhook.url", allow_private=settings.allow_private)
     spec = request.spec(caller.tenant, origins, allow_private=settings.allow_private)
-    if key is not None:
-        key = await server.idempotency.name(caller.tenant or "", key)
-    job = await server.jobs.submit(spec, idempotency_key=key)
+    return await _accepted(server, caller, request, await server.jobs.submit(spec, idempotency_key=key))
+
+
+async def _accepted(server: Server, caller: Caller, request: ResearchRequest, job: JobView) -> Submitted:
+    """What a client is told of a job that was accepted; its webhook is watched for from here on."""
     if request.webhook is not None:
         await server.webhooks.watch(job.id, caller.tenant or "", request.webhook.url)
-    return submitted(job)
-
-
-def submitted(job: JobView) -> Submitted:
-    """What a client is told of a job that was accepted."""
     return Submitted(id=job.id, status=job.state, urls=urls_of(job.id), poll_after=poll_after(job.state))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 import random
 import secrets
 import time
@@ -38,13 +37,10 @@ _AT_ONCE: Final = 16
 # Of one tenant: its receivers may be slow, and the others' are not.
 _OF_ONE: Final = 6
 _MANY: Final = 200
-_SWEEP_S: Final = 300.0
 # While one server delivers, others leave a message alone.
 _LEASE_MS: Final = 60_000
 # A job in one of these has something to tell.
-_STANDING: Final = tuple(
-    str(state) for state in JobState if state.ended or state in (JobState.AWAITING_APPROVAL, JobState.PAUSED_BUDGET)
-)
+_STANDING: Final = tuple(str(state) for state in JobState if not state.moves)
 # Whoever signs in without a key has a secret too.
 _LOCAL: Final = "local"
 _log = logging.getLogger("agentflow.server.webhooks")
@@ -124,14 +120,10 @@ class Outbox:
     async def run(self) -> None:
         """Watch and deliver until cancelled. A receiver that is slow keeps no other tenant's message waiting."""
         under_way: dict[asyncio.Task[None], Any] = {}
-        swept = -math.inf
         async with asyncio.TaskGroup() as group:
             while True:
                 try:
                     await self._note()
-                    if time.monotonic() - swept > _SWEEP_S:
-                        await self.sweep()
-                        swept = time.monotonic()
                     for row in _startable(await self._annex.read(_due), list(under_way.values())):
                         under_way[group.create_task(self._deliver_safely(row))] = row
                 except AgentflowError as error:
