@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from agentflow.jobs.kinds import JobContext
     from agentflow.messages import Image, Message, Request, TokenUsage
     from agentflow.orchestration.agent import Agent
+    from agentflow.research.output import JobOutput
     from agentflow.research.report import Citation, Claim, Report
 
 __all__ = [
@@ -70,6 +71,7 @@ __all__ = [
     "JobContext",
     "JobEvent",
     "JobHandle",
+    "JobOutput",
     "JobResult",
     "JobSpec",
     "JobState",
@@ -117,6 +119,7 @@ _HOMES = {
     "JobContext": "jobs.kinds",
     "JobEvent": "jobs.job",
     "JobHandle": "jobs.handle",
+    "JobOutput": "research.output",
     "JobResult": "jobs.job",
     "JobSpec": "jobs.job",
     "JobState": "jobs.job",

@@ -22,6 +22,7 @@ from agentflow.config import Settings, load_settings
 from agentflow.errors import UsageError
 from agentflow.jobs.research import run_research
 from agentflow.jobs.runs import RunStore
+from agentflow.research.output import JobOutput, Verify
 from agentflow.research.pipeline import ResearchTask
 from agentflow.research.report import Report
 from agentflow.runtime import Runtime, budget_of
@@ -149,6 +150,8 @@ class Flow:
         tenant: str | None = None,
         ask: Ask | None = None,
         residency: Collection[str] | None = None,
+        output: JobOutput | None = None,
+        verify: Verify = "quotes",
     ) -> Report:
         """Answer a question from sources, every claim with verified citations.
 
@@ -160,6 +163,9 @@ class Flow:
             tenant: who pays, by its name in the configuration.
             ask: asked when a call does not fit a budget with ``on_exceed="ask"``; returns what to raise, or None.
             residency: every call of the job is served in regions with one of these tags, as in ``{"eu"}``.
+            output: how long the answer may be, its language, its citations, and a JSON schema to fill: the report's
+                ``data`` then.
+            verify: ``judged`` has a model judge every claim against its quotes, after code has checked it.
 
         Returns:
             The report. Its run folder is ``flow.runs.run(report.job)``. A budget that ends the job early is no
@@ -169,7 +175,9 @@ class Flow:
             SourceError: a source cannot be read.
             UsageError: the question is empty, or there is no such tenant.
         """
-        task = ResearchTask(question, tuple(str(source) for source in sources), allow_private)
+        task = ResearchTask(
+            question, tuple(str(source) for source in sources), allow_private, output or JobOutput(), verify
+        )
         limits = budget or budget_of(self.settings.budget)
         finished = await run_research(self.runtime, task, limits, tenant=tenant, ask=ask, residency=residency)
         return finished.report
@@ -218,7 +226,7 @@ class Flow:
             sources: of a research job: paths of files and folders, and http(s) addresses.
             budget: limits of the job; those of its effort or of the configuration when None.
             idempotency_key: submitting with the same key again gives the same job back.
-            asked: every other field of ``JobSpec``: effort, on_limit, deadline, priority, tenant, metadata ...
+            asked: every other field of ``JobSpec``: output, verify, effort, on_limit, deadline, priority, tenant ...
 
         Returns:
             A handle: ``events()``, ``result()``, ``stop()`` ...

@@ -13,6 +13,7 @@ import click
 
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import Question
+from agentflow.cli.output import output_of, output_options
 from agentflow.cli.progress import show_progress
 from agentflow.config import Settings, load_settings
 from agentflow.errors import UsageError
@@ -35,6 +36,7 @@ _EXIT = {"budget": 3, "interrupted": 130, "error": 1}
 @click.option("--max-calls", metavar="CALLS", help="Most attempts, those of code included.")
 @click.option("--on-exceed", type=click.Choice(["stop", "degrade", "ask"]), help="When a call does not fit.")
 @click.option("--tenant", metavar="NAME", help="Who pays, by its name in the configuration.")
+@output_options
 @click.option("--allow-private", is_flag=True, help="Fetch pages from private, loopback and link-local addresses too.")
 @click.option("--max-file-mb", type=float, help="Largest file to read, in megabytes.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for this run; must not exist yet.")
@@ -46,7 +48,8 @@ def command(question: str, sources: tuple[str, ...], **options: Any) -> int:
     A limit is enforced before each call. When one ends the job, what there is is delivered and the exit code is 3.
     """
     settings = _settings(options)
-    task = ResearchTask(question, sources, options["allow_private"] or settings.sources.allow_private)
+    allow_private = options["allow_private"] or settings.sources.allow_private
+    task = ResearchTask(question, sources, allow_private, output_of(options), options["verify"])
     budget = _budget(options, settings)
     export.setup(capture_content=settings.telemetry.capture_content, compat=settings.telemetry.otel_compat)
     finished = asyncio.run(_run(settings, task, budget, options))
@@ -112,6 +115,7 @@ def _settings(options: dict[str, Any]) -> Settings:
 def _budget(options: dict[str, Any], settings: Settings) -> Budget:
     """The limits of the command line, each over the configured one."""
     given = {name.removeprefix("max_"): options[name] for name in options if name.startswith("max_")}
-    given.pop("file_mb")
+    for other in ("file_mb", "words"):
+        given.pop(other)
     given["on_exceed"] = options["on_exceed"]
     return replace(budget_of(settings.budget), **{name: value for name, value in given.items() if value is not None})

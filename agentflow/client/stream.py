@@ -15,7 +15,6 @@ from agentflow.client import calls
 from agentflow.errors import ApiError
 from agentflow.jobs.job import JobEvent
 
-# How often a stream is taken up again that brought nothing, not even a sign of life.
 _END, _GAP, _ERROR = "end", "gap", "error"
 _BREAK: Final = re.compile(rb"\r\n|\n|\r(?!\Z)")
 

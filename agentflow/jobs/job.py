@@ -1,6 +1,6 @@
 """What a job is, to everybody: what was asked (``JobSpec``), how it stands (``JobView``), what happens (``JobEvent``).
 
-Pydantic models, because all of it crosses edges: the database, the command line, HTTP. Imports budget.
+Pydantic models, because all of it crosses edges: the database, the command line, HTTP. Imports budget, research.output.
 Next: ``service`` is what is called with them.
 """
 
@@ -25,6 +25,7 @@ from pydantic import (
 
 from agentflow.budget.budget import Budget
 from agentflow.errors import UsageError
+from agentflow.research.output import JobOutput, Verify
 
 Effort = Literal["auto", "lite", "base", "core", "pro", "ultra"]
 OnLimit = Literal["answer", "pause", "fail"]
@@ -86,7 +87,7 @@ class StopReason(StrEnum):
     NO_NEW_EVIDENCE = "no_new_evidence"
     """The sources do not answer it: looking longer would not help."""
     ERROR = "error"
-    """It failed."""
+    """It failed; or, of a completed job, a step that was asked for could not be done."""
     CANCELLED = "cancelled"
     """Somebody cancelled it."""
 
@@ -164,6 +165,10 @@ class JobSpec(_Part):
     """What a kind other than research is given besides."""
     sources: JobSources = JobSources()
     """Where a research job looks."""
+    output: JobOutput = JobOutput()
+    """How a research job writes its result."""
+    verify: Verify = "quotes"
+    """How far a research job verifies its claims: ``quotes`` by code alone, ``judged`` by a model besides."""
     effort: Effort = "auto"
     """How much to spend when ``budget`` gives no limit: see ``agentflow.jobs.effort``."""
     budget: JobBudget = JobBudget()
@@ -301,13 +306,19 @@ class Artifact(_Part):
 
 
 class JobResult(_Part):
-    """What a job found. ``output`` of a research job is its report (``agentflow.Report``)."""
+    """What a job found.
+
+    ``output`` of a research job is its report (``agentflow.Report``) as data, or as Markdown where its format is
+    ``text``, or what its JSON schema describes. ``basis`` is set with the last one alone: for each leaf, by its JSON
+    pointer, the ids of the claims it comes from.
+    """
 
     id: str
     state: JobState
     stop_reason: StopReason | None
     partial: bool
     output: JsonValue
+    basis: Mapping[str, tuple[str, ...]] | None = None
 
 
 class QueueStatistics(_Part):

@@ -8,6 +8,10 @@ from typing import Final
 
 RESULT: Final = "result.json"
 """What a job's result is kept as."""
+BASIS: Final = "basis.json"
+"""What its leaves come from, where a kind tells."""
+REPORT: Final = "report.json"
+"""A research job's report, which is its result unless another form was asked for."""
 
 
 def new_job_id() -> str:

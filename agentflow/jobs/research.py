@@ -17,9 +17,10 @@ from agentflow.jobs.collections.shelf import Shelves
 from agentflow.jobs.events import Event, EventLog
 from agentflow.jobs.job import JobState, StopReason
 from agentflow.jobs.kinds import JobContext, Outcome
-from agentflow.jobs.naming import new_job_id
+from agentflow.jobs.naming import BASIS, REPORT, new_job_id
 from agentflow.jobs.runs import RunFolder, RunStore
 from agentflow.jobs.spending import recorded
+from agentflow.jobs.statements import compact
 from agentflow.research.pipeline import ResearchJob, ResearchTask
 from agentflow.research.rendering import to_html, to_markdown
 from agentflow.research.report import Report
@@ -119,7 +120,9 @@ async def research_kind(context: JobContext, shelves: Shelves | None = None) -> 
         if shelves is None:
             raise UsageError("This worker has no collections. Give the files themselves as sources.")
         shelf = await shelves.open(spec.sources.collections, spec.tenant or "")
-    task = ResearchTask(spec.query, spec.sources.origins, spec.sources.allow_private)
+    task = ResearchTask(
+        spec.query, spec.sources.origins, spec.sources.allow_private, output=spec.output, verify=spec.verify
+    )
     events = _ResearchEvents(context)
     research = ResearchJob(context.runtime, context.meter, events.emit, context.planned, shelf)
     if context.run > 1:
@@ -132,9 +135,18 @@ async def research_kind(context: JobContext, shelves: Shelves | None = None) -> 
         texts[source.id] = source.text
         facts = {"id": source.id, "origin": source.origin, "title": source.title, "read_at": source.read_at}
         await context.save(f"sources/{source.id}.txt", source.text, source.media_type, role="source", facts=facts)
-    await context.save("report.md", to_markdown(report, texts), "text/markdown")
+    markdown = to_markdown(report, texts)
+    await context.save("report.md", markdown, "text/markdown")
     await context.save("report.html", to_html(report, texts), "text/html")
-    return Outcome(report.model_dump(mode="json"), report.ending is not None, _stop_reason(report))
+    data = report.model_dump(mode="json")
+    await context.save(REPORT, compact(data), "application/json")
+    if report.basis is not None:
+        await context.save(BASIS, compact(data["basis"]), "application/json")
+        output = report.data
+    else:
+        # Of a form that could not be filled too: nothing is made up in its place.
+        output = markdown if spec.output.format == "text" else data
+    return Outcome(output, report.ending is not None, _stop_reason(report))
 
 
 class _ResearchEvents:
@@ -185,5 +197,7 @@ def _stop_reason(report: Report) -> StopReason:
             return StopReason.SATISFIED if report.answered else StopReason.NO_NEW_EVIDENCE
         case ending if ending.reason == "budget":
             return StopReason.BUDGET_REACHED
+        case ending if ending.reason == "error":
+            return StopReason.ERROR if report.answered else StopReason.NO_NEW_EVIDENCE
         case _:
             return StopReason.STOPPED

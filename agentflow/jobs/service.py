@@ -33,7 +33,7 @@ from agentflow.jobs.job import (
     JobStatistics,
     JobView,
 )
-from agentflow.jobs.naming import RESULT, new_job_id
+from agentflow.jobs.naming import BASIS, RESULT, new_job_id
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.transitions import Submission
 from agentflow.jobs.watch import Glimpse, Watch
@@ -175,7 +175,11 @@ class Jobs:
         if view.has_result:
             output = json.loads(await self.read(id, RESULT, tenant=tenant))
             partial = view.partial or not view.state.ended
-            return JobResult(id=id, state=view.state, stop_reason=view.stop_reason, partial=partial, output=output)
+            shaped = view.spec.output.json_schema is not None and await self._artifacts(id, tenant, BASIS)
+            basis = json.loads(await self.read(id, BASIS, tenant=tenant)) if shaped else None
+            return JobResult(
+                id=id, state=view.state, stop_reason=view.stop_reason, partial=partial, output=output, basis=basis
+            )
         if not view.state.ended:
             raise JobStateConflict(f"The job '{id}' is {view.state} and has no result yet. Wait for it, or stop it.")
         why = f": {view.error.message}" if view.error is not None else f" ({view.stop_reason})."

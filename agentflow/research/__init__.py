@@ -2,5 +2,6 @@
 
 Rooms, in the order a job walks through them: ``sources`` (reading), ``corpus`` (chunks with offsets),
 ``planning`` (sub-questions), ``retrieval`` (evidence), ``synthesis`` (claims), ``citations``
-(verification), ``report`` (what the reader gets). ``pipeline`` is the walk itself.
+(verification), ``finishing`` (what was asked for besides: ``judging``, ``translation``, ``shaping``), ``report`` (what
+the reader gets). ``pipeline`` is the walk itself, ``output`` what may be asked of the result.
 """

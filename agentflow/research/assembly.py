@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
+
+from pydantic import JsonValue
 
 from agentflow.budget.currency import COUNTED, MICRO, Currency, amount_text
 from agentflow.budget.meter import Meter
@@ -13,6 +16,8 @@ from agentflow.budget.spend import Spend
 from agentflow.chain import CallRecord
 from agentflow.research.citations import Verified
 from agentflow.research.evidence import Evidence
+from agentflow.research.length import within
+from agentflow.research.output import JobOutput, Verify
 from agentflow.research.report import (
     AttemptEnergy,
     AttemptLine,
@@ -35,7 +40,8 @@ from agentflow.research.sources.store import stored_name
 class Findings:
     """What a job has so far; every part may still be missing when it is stopped.
 
-    ``earlier`` is what earlier runs of the job spent, of which its meter knows the amounts only.
+    ``output`` and ``verify`` are what was asked of the result. ``earlier`` is what earlier runs of the job spent, of
+    which its meter knows the amounts only.
     """
 
     job: str
@@ -50,6 +56,11 @@ class Findings:
     undone: list[str] = field(default_factory=list[str])
     ending: Ending | None = None
     earlier: Spend = field(default_factory=Spend)
+    output: JobOutput = field(default_factory=JobOutput)
+    verify: Verify = "quotes"
+    language: str | None = None
+    data: JsonValue = None
+    basis: Mapping[str, tuple[str, ...]] | None = None
 
 
 def assemble(findings: Findings, meter: Meter) -> Report:
@@ -59,6 +70,7 @@ def assemble(findings: Findings, meter: Meter) -> Report:
     spent = (meter.spent + findings.earlier).lasting(meter.elapsed)
     answered = {claim.question for claim in verified.claims}
     cited = {citation.source_id for claim in verified.claims for citation in claim.citations}
+    claims, left_out = within(verified.claims, findings.output.max_words)
     return Report(
         job=findings.job,
         question=findings.question,
@@ -66,7 +78,7 @@ def assemble(findings: Findings, meter: Meter) -> Report:
         sub_questions=tuple(
             SubQuestion(text=text, answered=number in answered) for number, text in enumerate(findings.sub_questions)
         ),
-        claims=verified.claims,
+        claims=claims,
         unsupported=verified.unsupported,
         sources=tuple(
             SourceEntry(
@@ -93,6 +105,12 @@ def assemble(findings: Findings, meter: Meter) -> Report:
         ),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         ending=findings.ending,
+        language=findings.language,
+        max_words=findings.output.max_words,
+        left_out=left_out,
+        citation_style=findings.output.citations,
+        data=findings.data,
+        basis=None if findings.basis is None else dict(findings.basis),
     )
 
 

@@ -15,7 +15,8 @@ from agentflow.research.lexicon import Lexicon, terms
 from agentflow.research.report import Citation, Claim, Unsupported
 
 SUPPORT_THRESHOLD = 0.6
-_NUMBER = re.compile(r"(?<![\w.])[-+]?\d(?:[\d,]*\d)?(?:\.\d+)?")
+# Not inside of names (H200); scripts that are written without spaces, as Chinese, have no inside.
+_NUMBER = re.compile(r"(?<![^\W\u2e80-\U0010ffff])(?<!\.)[-+]?\d(?:[\d,]*\d)?(?:\.\d+)?")
 _IDENTIFIER = re.compile(r"\b(?:\w+_\w+|[a-z]+[A-Z]\w*|[A-Z][a-z]+[A-Z]\w*|\w*\d\w*[A-Za-z]\w*|[A-Z]{2,}\w*)\b")
 _CAPITALISED = re.compile(r"\b[A-Z][\w'-]*(?:\s+[A-Z][\w'-]*)*")
 _SENTENCE_START = re.compile(r"(?:^|[.!?:]\s+|[\"“(]\s*)$")
@@ -38,7 +39,7 @@ def verify_draft(draft: Draft, evidence: Evidence, lexicon: Lexicon, threshold: 
     for drafted in draft.claims:
         outcome = _verify(drafted, evidence, lexicon, threshold)
         if isinstance(outcome, Claim):
-            claims.append(outcome)
+            claims.append(outcome.model_copy(update={"id": f"c{len(claims) + 1}"}))
         else:
             unsupported.append(Unsupported(text=drafted.text, reason=outcome))
     return Verified(tuple(claims), tuple(unsupported))

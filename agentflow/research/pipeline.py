@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentflow.budget.meter import Meter
@@ -25,7 +25,9 @@ from agentflow.research.assembly import Findings, assemble
 from agentflow.research.citations import verify_draft
 from agentflow.research.corpus import Corpus
 from agentflow.research.evidence import Draft, Evidence
+from agentflow.research.finishing import Finishing
 from agentflow.research.indexed import IndexedSource, Shelf, index_of, joined
+from agentflow.research.output import JobOutput, Verify
 from agentflow.research.planning import Plan as ResearchPlan
 from agentflow.research.planning import Planning, heuristic_plan, plan_check, planning_request
 from agentflow.research.report import Ending, Report
@@ -49,11 +51,13 @@ _SOURCES_TOLD = 200
 
 @dataclass(frozen=True, slots=True)
 class ResearchTask:
-    """What was asked: a question, and where to look."""
+    """What was asked: a question, where to look, and what the answer is to be like."""
 
     question: str
     origins: tuple[str, ...]
     allow_private: bool = False
+    output: JobOutput = field(default_factory=JobOutput)
+    verify: Verify = "quotes"
 
     def __post_init__(self) -> None:
         """Refuse a question that is none."""
@@ -90,6 +94,7 @@ class ResearchJob:
         self._agents = shipped_agents()
         self._embedder = None if self._settings.embedder is None else make_embedder(self._settings.embedder)
         self.findings = Findings(job=meter.name)
+        self._finishing = Finishing(runtime, self.findings, self, emit)
 
     async def run(self, task: ResearchTask) -> Report:
         """Walk the whole way.
@@ -101,7 +106,9 @@ class ResearchJob:
             AgentflowError: the sources cannot be read, or a model is configured that cannot serve.
         """
         self.findings.question = task.question
-        for agent in ("planner", "synthesis"):
+        self.findings.output, self.findings.verify = task.output, task.verify
+        self._finishing = Finishing(self._runtime, self.findings, self, self._emit)
+        for agent in ("planner", "synthesis", *self._finishing.agents):
             # A model without a price, or not configured, is told before anything is spent.
             self._runtime.check(self._agents[agent].cascade, self._meter)
         try:
@@ -109,23 +116,30 @@ class ResearchJob:
             if self._on_plan is not None:
                 self.findings.sub_questions = await self._on_plan(self.findings.sub_questions)
             await self._answer()
-        except BudgetExceeded as refused:
-            self._end_by(refused)
+        except BudgetExceeded as error:
+            self.refused(error)
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if current is not None:
                 current.uncancel()
-            self.findings.ending = Ending(
-                reason="interrupted",
-                message="Interrupted; this is what was found until then.",
-                undone=self._undone(),
-            )
+            message = "Interrupted; this is what was found until then."
+            self.findings.ending = Ending(reason="interrupted", message=message, undone=())
             await self._quote_what_is_there()
         finally:
             if self._embedder is not None:
                 await self._embedder.aclose()
         self._meter.close()
-        return assemble(self.findings, self._meter)
+        return self._report()
+
+    def _report(self) -> Report:
+        ending = self.findings.ending
+        if ending is not None:
+            self.findings.ending = ending.model_copy(update={"undone": self._undone()})
+        report = assemble(self.findings, self._meter)
+        if report.left_out:
+            facts = {"left_out": len(report.left_out), "max_words": report.max_words}
+            self._emit("note", {"note": "claims left out", **facts})
+        return report
 
     async def _prepare(self, task: ResearchTask) -> None:
         """Read the sources and plan, side by side."""
@@ -155,6 +169,7 @@ class ResearchJob:
             await self._synthesise(chain)
 
         tasks.append(Task("synthesis", self._agents["synthesis"], synthesise, needs=names, last=True))
+        tasks += self._finishing.tasks(after="synthesis")
         outcomes = await self._orchestrator.run(Plan(tuple(tasks)))
         _raise_any(outcomes)
 
@@ -164,7 +179,7 @@ class ResearchJob:
         rung = self._runtime.code_rung("reader and BM25 index", self._reading, max_cpu_s=reading_cpu_s(size))
         request = Request((Message("user", "\n".join((*task.origins, *names))),), inputs=task)
         reply = await chain.call(request, output=object, name="read", cascade=self._runtime.code(rung))
-        self._served("reading", chain, reply)
+        self.served("reading", chain, reply)
 
     async def _reading(self, task: ResearchTask) -> Answer:
         room = self._meter.room().seconds
@@ -206,7 +221,7 @@ class ResearchJob:
                 cascade=self._runtime.cascade(agent.cascade, code),
             )
         self.findings.sub_questions = tuple(part.strip() for part in reply.output.sub_questions)
-        self._served("planning", chain, reply)
+        self.served("planning", chain, reply)
 
     def _retrieval(self, question: str) -> Callable[[Chain, Mapping[str, Any]], Any]:
         async def retrieve(chain: Chain, _: Mapping[str, Any]) -> list[Hit]:
@@ -216,7 +231,7 @@ class ResearchJob:
             request = Request((Message("user", question),), inputs=question)
             with tracing.retrieval_span("sources", self._settings.passages):
                 reply = await chain.call(request, output=list[Hit], name="retrieve", cascade=self._runtime.code(rung))
-            self._served("retrieval", chain, reply)
+            self.served("retrieval", chain, reply)
             return reply.output
 
         return retrieve
@@ -228,7 +243,11 @@ class ResearchJob:
     async def _synthesise(self, chain: Chain, *, code_only: bool = False) -> None:
         evidence, index = self.findings.evidence, self.findings.index
         assert evidence is not None and index is not None
-        task = Synthesis(evidence, index.lexicon, self._settings.support, self._settings.answerable)
+        output = self.findings.output
+        task = Synthesis(
+            evidence, index.lexicon, self._settings.support, self._settings.answerable,
+            max_words=output.max_words, translated=output.language is not None,
+        )  # fmt: skip
         agent = self._agents["synthesis"]
         code = self._runtime.code_rung("extractive synthesiser", extractive_draft, max_cpu_s=1.0)
         # Without a passage there is nothing that a model could read better than code.
@@ -242,12 +261,17 @@ class ResearchJob:
             cascade=cascade,
         )
         self._emit("verifying", {"claims": len(reply.output.claims)})
-        self.findings.verified = verify_draft(reply.output, evidence, index.lexicon, self._settings.support)
-        for claim in self.findings.verified.claims:
+        verified = verify_draft(reply.output, evidence, index.lexicon, self._settings.support)
+        for claim in verified.claims:
             self._emit("claim", {"text": claim.text, "supported": True, "support": claim.support})
-        for refused in self.findings.verified.unsupported:
+        for refused in verified.unsupported:
             self._emit("claim", {"text": refused.text, "supported": False, "reason": refused.reason})
-        self._served("synthesis", chain, reply)
+        if self.findings.verify == "judged":
+            # Until a judge has seen them.
+            unjudged = tuple(claim.model_copy(update={"judged": False}) for claim in verified.claims)
+            verified = replace(verified, claims=unjudged)
+        self.findings.verified = verified
+        self.served("synthesis", chain, reply)
 
     async def _quote_what_is_there(self) -> None:
         """After an interruption: code alone answers from the evidence there is, if the budget has room for it."""
@@ -262,25 +286,36 @@ class ResearchJob:
             except BudgetExceeded:
                 return
 
-    def _served(self, step: str, chain: Chain, reply: AnyReply) -> None:
+    def served(self, step: str, chain: Chain, reply: AnyReply) -> None:
+        """Keep which rung served a step, and what its budget left no room for."""
         self.findings.rungs[step] = f"{reply.rung} ({reply.kind})"
-        # Only the whole call knows which of its attempts served: each chain here makes one call.
+        # Only the whole call knows which of its attempts served.
         for place, record in enumerate(self.findings.records):
-            if record.chain == chain.meter.path:
+            if (record.chain, record.call) == (chain.meter.path, reply.call):
                 self.findings.records[place] = replace(record, attempt=reply.attempts[record.attempt.number - 1])
         if reply.refusal is not None:
-            undone = f"{step} by a model rung"
-            self.findings.undone.append(undone)
-            self._end_by(reply.refusal)
+            undone = f"{step} by a {'model' if reply.kind == 'code' else 'dearer'} rung"
+            if undone not in self.findings.undone:
+                self.findings.undone.append(undone)
+            self.refused(reply.refusal)
 
-    def _end_by(self, refused: BudgetExceeded) -> None:
-        currency: Any = refused.refusal.currency
-        self.findings.ending = Ending(reason="budget", currency=currency, message=str(refused), undone=self._undone())
-        self._emit("budget.refused", {"currency": currency, "message": str(refused)})
+    def refused(self, error: BudgetExceeded) -> None:
+        """A budget left no room for a step: what there is is reported."""
+        currency: Any = error.refusal.currency
+        if self.findings.ending is None:
+            self.findings.ending = Ending(reason="budget", currency=currency, message=str(error), undone=())
+        self._emit("budget.refused", {"currency": currency, "message": str(error)})
+
+    def failed(self, message: str) -> None:
+        """A step could not be done: what there is is reported."""
+        if self.findings.ending is None:
+            self.findings.ending = Ending(reason="error", message=message, undone=())
+        self._emit("note", {"note": "left undone", "message": message})
 
     def _undone(self) -> tuple[str, ...]:
         steps = ("reading", "planning", "retrieval", "synthesis")
-        return (*self.findings.undone, *(step for step in steps if step not in self.findings.rungs))
+        missing = (step for step in steps if step not in self.findings.rungs)
+        return (*self.findings.undone, *missing, *self._finishing.undone)
 
     def _limits(self) -> ReadLimits:
         bounds = self._runtime.settings.sources

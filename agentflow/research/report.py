@@ -1,14 +1,16 @@
 """The report of a research job, as data: the shape of report.json.
 
 Pydantic models, because this is an edge: the JSON schema generated from ``Report`` is published in the
-documentation. Rendering for people lives in ``agentflow.research.rendering``.
+documentation. Rendering for people lives in ``agentflow.research.rendering``. Imports output.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from agentflow.research.output import CitationStyle
 
 NOT_ANSWERED = "The sources do not answer this."
 
@@ -34,6 +36,11 @@ class Claim(_Part):
     citations: tuple[Citation, ...]
     question: int = Field(ge=0, description="index into the report's sub-questions")
     support: float = Field(ge=0, le=1, description="IDF-weighted share of the claim's terms found in the cited spans")
+    id: str = Field(default="", description="its name in this report: c1, c2 ...")
+    original: str | None = Field(default=None, description="as it was verified, where ``text`` is a translation of it")
+    judged: bool | None = Field(
+        default=None, description="whether a model judged it too; None: it was not asked to, False: it could not"
+    )
 
 
 class Unsupported(_Part):
@@ -172,3 +179,13 @@ class Report(_Part):
     meter: Meter
     created: str = Field(description="ISO 8601, UTC")
     ending: Ending | None = Field(default=None, description="set when the job stopped before its end")
+    language: str | None = Field(
+        default=None, description="the language the claims were put into; None: their sources'"
+    )
+    max_words: int | None = Field(default=None, description="the most words that the claims were to have together")
+    left_out: tuple[Claim, ...] = Field(default=(), description="claims that stand, left out to keep to ``max_words``")
+    citation_style: CitationStyle = "numbers"
+    data: JsonValue = Field(default=None, description="what the JSON schema of the request describes, once filled")
+    basis: dict[str, tuple[str, ...]] | None = Field(
+        default=None, description="for each leaf of ``data``, by its JSON pointer, the ids of its claims"
+    )

@@ -106,11 +106,11 @@ def test_a_plan_that_cannot_end_is_refused(tasks: tuple[Task, ...]) -> None:
         Plan(tasks)
 
 
-def test_ten_agents_ship_each_with_instructions() -> None:
+def test_twelve_agents_ship_each_with_instructions() -> None:
     agents = shipped_agents()
     assert set(agents) == {
         "planner", "retrieval", "synthesis", "testing", "deployment", "coding", "integration", "triage", "vision",
-        "verification",
+        "verification", "translation", "shaping",
     }  # fmt: skip
     for agent in agents.values():
         assert len(agent.instructions) > 100

@@ -5,6 +5,7 @@ A script gives each model a list of steps, used in order; the last one repeats. 
 
     text | json | tool_calls   the reply
     responder                  "quoting" (quotes the first passage) or "planning" (repeats the question)
+    by_prompt                  replies as JSON by words of the prompt: the first whose words stand in it
     usage                      exactly this usage object; omit_usage: none at all
     logprobs                   a list of log-probabilities, sent when asked for
     tokens                     the same with texts: [text, log-probability, [[other text, log-probability], ...]] each
@@ -65,6 +66,9 @@ def text_of(step: dict[str, Any], body: dict[str, Any]) -> str:
         return json.dumps(
             RESPONDERS[step["responder"]](body["messages"][-1]["content"], body["messages"][1]["content"])
         )
+    if "by_prompt" in step:
+        prompt = body["messages"][1]["content"]
+        return json.dumps(next(reply for words, reply in step["by_prompt"].items() if words in prompt))
     return json.dumps(step["json"]) if "json" in step else step.get("text", "")
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from agentflow.budget.budget import Budget
+from agentflow.cli.output import output_of, output_options
 from agentflow.jobs.job import JobSources, JobSpec, ask_for, budget_for_job
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -23,6 +24,7 @@ _OPTIONS = (
     click.option(
         "--on-limit", type=click.Choice(["answer", "pause", "fail"]), default="answer", help="When one is used up."
     ),
+    click.option("--collection", "collections", multiple=True, metavar="ID", help="Look in its files too; repeatable."),
     click.option("--priority", type=int, default=0, help="Higher starts sooner (-100 to 100)."),
     click.option("--queue", default="default", show_default=True),
     click.option("--tenant", metavar="NAME", help="Who pays, by its name in the configuration."),
@@ -36,7 +38,7 @@ def asks_for_a_job(command: Command) -> Command:
     """Give a command the options that ``job_of`` reads."""
     for option in reversed(_OPTIONS):
         command = option(command)
-    return command
+    return output_options(command)
 
 
 def job_of(query: str, sources: tuple[str, ...], options: dict[str, Any], **more: Any) -> JobSpec:
@@ -45,13 +47,16 @@ def job_of(query: str, sources: tuple[str, ...], options: dict[str, Any], **more
     Raises:
         UsageError: it cannot be.
     """
-    given = {name.removeprefix("max_"): text for name, text in options.items() if name.startswith("max_") and text}
+    limits = ("usd", "joules", "tokens", "seconds", "calls")
+    given = {name: options[f"max_{name}"] for name in limits if options[f"max_{name}"]}
     # A worker may run in another folder.
     origins = tuple(s if s.startswith(("http://", "https://")) else str(Path(s).absolute()) for s in sources)
     return ask_for(
         kind=options["kind"],
         query=query,
-        sources=JobSources(origins=origins, allow_private=options["allow_private"]),
+        sources=JobSources(origins=origins, collections=options["collections"], allow_private=options["allow_private"]),
+        output=output_of(options),
+        verify=options["verify"],
         effort=options["effort"],
         budget=budget_for_job(Budget(**given), options["on_limit"]),
         priority=options["priority"],

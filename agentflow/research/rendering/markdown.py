@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+from agentflow.research.output import CitationStyle
 from agentflow.research.rendering.numbering import (
+    LEFT_OUT,
     Numbered,
     Section,
     all_citations,
     clean,
     joules,
     limit_line,
+    notes,
     sections,
     served,
+    short,
     usd,
 )
 from agentflow.research.report import NOT_ANSWERED, Report
@@ -34,7 +38,7 @@ def to_markdown(report: Report, texts: Mapping[str, str]) -> str:
         f"# {_line(report.question)}",
         *_answer(report, parts),
         *_unsupported(report),
-        *_citations(all_citations(parts)),
+        *_citations(report, all_citations(parts)),
         *_sources(report),
         *_meter(report),
     ]
@@ -53,9 +57,30 @@ def _answer(report: Report, parts: list[Section]) -> Iterator[str]:
             yield f"## {_line(part.heading)}"
             if not part.answered:
                 yield f"*{NOT_ANSWERED}*"
+            elif not part.claims:
+                yield f"*{LEFT_OUT}*"
         for claim, cited in part.claims:
-            marks = "".join(f"[\\[{n.number}\\]](#cite-{n.number})" for n in cited)
-            yield f"{_line(claim.text)} {marks}"
+            yield f"{_line(claim.text)} {_marks(report.citation_style, cited)}"
+    yield from (f"*{_line(note)}*" for note in notes(report))
+
+
+def _marks(style: CitationStyle, cited: Sequence[Numbered]) -> str:
+    """What stands behind a claim for its citations."""
+    match style:
+        case "numbers":
+            return "".join(f"[\\[{n.number}\\]](#cite-{n.number})" for n in cited)
+        case "footnotes":
+            return "".join(f"[^{n.number}]" for n in cited)
+        case "links":
+            # A source is linked once behind a claim, however many of its spans the claim cites.
+            linked = {n.source.id: n for n in cited}.values()
+            return f"({', '.join(_link(n) for n in linked)})"
+
+
+def _link(numbered: Numbered) -> str:
+    address = numbered.address
+    name = _line(short(numbered.source.title or numbered.source.origin))
+    return _line(numbered.place) if address is None else f"[{name}](<{address}>)"
 
 
 def _unsupported(report: Report) -> Iterator[str]:
@@ -65,14 +90,18 @@ def _unsupported(report: Report) -> Iterator[str]:
         yield "\n".join(f"- {_line(u.text)}: *{_line(u.reason)}*" for u in report.unsupported)
 
 
-def _citations(numbered: list[Numbered]) -> Iterator[str]:
+def _citations(report: Report, numbered: list[Numbered]) -> Iterator[str]:
     if not numbered:
         return
     yield "## Citations"
     for n in numbered:
-        span = f"characters {n.citation.start}–{n.citation.end}"
-        quote = "\n".join(f"> {_line(line)}" for line in clean(n.citation.quote).splitlines() if line.strip())
-        yield f'<a id="cite-{n.number}"></a>**[{n.number}]** {_line(n.place)}, {span}\n\n{quote}'
+        place = f"{_line(n.place)}, characters {n.citation.start}–{n.citation.end}"
+        lines = [_line(line) for line in clean(n.citation.quote).splitlines() if line.strip()]
+        if report.citation_style == "footnotes":
+            yield f"[^{n.number}]: {place}: “{' '.join(lines)}”"
+            continue
+        quote = "\n".join(f"> {line}" for line in lines)
+        yield f'<a id="cite-{n.number}"></a>**[{n.number}]** {place}\n\n{quote}'
 
 
 def _sources(report: Report) -> Iterator[str]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from agentflow.budget.currency import Currency, format_amount, format_grams
 from agentflow.budget.money import format_usd, nano_from_decimal
 from agentflow.energy.interval import format_joules
+from agentflow.research.length import word_count
 from agentflow.research.report import Citation, Claim, EnergyFigure, Limit, Report, SourceEntry
 
 # Control characters, and the ones that turn the direction of text: a source must not steer a reader's screen.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
 _SHORT_QUOTE = 160
+# What an address may hold as it is: no brackets, quotes or spaces, which could end a link.
+_OF_ADDRESSES = "%/:=&?~#+!$,;@*-._"
+LEFT_OUT = "Its claims were left out to keep to the words asked for."
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,13 @@ class Numbered:
     def place(self) -> str:
         """``docs/budget.md:12``."""
         return f"{self.source.origin}:{self.line}"
+
+    @property
+    def address(self) -> str | None:
+        """Where a reader can follow it to, percent-encoded; None of a file."""
+        if not self.source.origin.startswith(("http://", "https://")):
+            return None
+        return quote(self.source.origin, safe=_OF_ADDRESSES, errors="replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +80,30 @@ def all_citations(parts: list[Section]) -> list[Numbered]:
     return [found[number] for number in sorted(found)]
 
 
+def notes(report: Report) -> Iterator[str]:
+    """What a reader has to know of the answer's length and language, a line each."""
+    most = report.max_words
+    if most is not None and report.left_out:
+        count = len(report.left_out)
+        claims = "claim stands and was" if count == 1 else "claims stand and were"
+        yield f"{count} more {claims} left out to keep to {most:,} words."
+    if most is not None and report.claims and (words := word_count(report.claims[0].text)) > most:
+        yield f"The first claim alone has {words:,} words, and {most:,} were asked for: it was kept whole."
+    if any(claim.original is not None for claim in report.claims):
+        yield f"The claims were verified as their sources have them, then translated ({report.language})."
+    unjudged = sum(1 for claim in report.claims if claim.judged is False)
+    if unjudged:
+        yield f"{unjudged} of {len(report.claims)} claims were not judged by a model: their quotes were checked alone."
+
+
 def clean(text: str) -> str:
     """Text without control characters, escape sequences and direction overrides."""
     return _CONTROL.sub("", _ANSI.sub("", text))
 
 
-def short(quote: str) -> str:
+def short(text: str) -> str:
     """A quote in one line of bounded length."""
-    line = " ".join(clean(quote).split())
+    line = " ".join(clean(text).split())
     return line if len(line) <= _SHORT_QUOTE else line[: _SHORT_QUOTE - 1].rstrip() + "…"
 
 

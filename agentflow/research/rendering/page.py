@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from importlib import resources
 
 from agentflow.research.rendering.numbering import (
+    LEFT_OUT,
     Numbered,
     all_citations,
     amount,
     clean,
     joules,
     limit_line,
+    notes,
     sections,
     served,
+    short,
     summary,
     usd,
 )
@@ -58,7 +61,7 @@ def to_html(report: Report, texts: Mapping[str, str]) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"usd": usd, "joules": joules, "limit": limit_line, "clean": clean}
+    environment.filters |= {"usd": usd, "joules": joules, "limit": limit_line, "clean": clean, "short": short}
     template = environment.from_string(room.joinpath("page.html.j2").read_text("utf-8"))
     return template.render(
         report=report,
@@ -67,6 +70,9 @@ def to_html(report: Report, texts: Mapping[str, str]) -> str:
         style=style,
         style_hash=f"sha256-{digest}",
         not_answered=NOT_ANSWERED,
+        all_left_out=LEFT_OUT,
+        notes=list(notes(report)),
+        footnotes=all_citations(parts),
         summary=summary(report),
         served=served(report),
         amount=amount,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich import box
@@ -13,9 +13,12 @@ from rich.text import Text
 
 from agentflow.energy.interval import format_joules
 from agentflow.research.rendering.numbering import (
+    LEFT_OUT,
+    Section,
     all_citations,
     clean,
     limit_line,
+    notes,
     sections,
     served,
     short,
@@ -37,18 +40,9 @@ def render(report: Report, texts: Mapping[str, str], console: Console, run_folde
     parts = sections(report, texts)
     console.print(Text(clean(report.question), style="bold"))
     console.print()
-    if not report.answered:
-        console.print(Text(NOT_ANSWERED, style="bold yellow"))
-    for part in parts if report.answered else []:
-        if len(parts) > 1:
-            console.print(Text(clean(part.heading), style="bold cyan"))
-            if not part.answered:
-                console.print(Text(f"  {NOT_ANSWERED}", style="yellow"))
-        for claim, cited in part.claims:
-            line = Text(clean(claim.text))
-            for numbered in cited:
-                line.append(f" [{numbered.number}]", style="cyan")
-            console.print(Padding(line, (0, 0, 1, 2), expand=False))
+    _answer(report, parts, console)
+    if report.basis is not None:
+        console.print_json(data=report.data)
     if report.unsupported:
         console.print(Text("Unsupported (failed verification; no part of the answer)", style="bold yellow"))
         for unsupported in report.unsupported:
@@ -61,6 +55,30 @@ def render(report: Report, texts: Mapping[str, str], console: Console, run_folde
     console.print()
     _meter(report, console)
     _footer(report, console, run_folder)
+
+
+def _answer(report: Report, parts: Sequence[Section], console: Console) -> None:
+    if not report.answered:
+        console.print(Text(NOT_ANSWERED, style="bold yellow"))
+        return
+    for part in parts:
+        _section(part, len(parts) > 1, console)
+    for note in notes(report):
+        console.print(Text(clean(note), style="italic"))
+
+
+def _section(part: Section, headed: bool, console: Console) -> None:
+    if headed:
+        console.print(Text(clean(part.heading), style="bold cyan"))
+        if not part.answered:
+            console.print(Text(f"  {NOT_ANSWERED}", style="yellow"))
+        elif not part.claims:
+            console.print(Text(f"  {LEFT_OUT}", style="yellow"))
+    for claim, cited in part.claims:
+        line = Text(clean(claim.text))
+        for numbered in cited:
+            line.append(f" [{numbered.number}]", style="cyan")
+        console.print(Padding(line, (0, 0, 1, 2), expand=False))
 
 
 def _meter(report: Report, console: Console) -> None:

@@ -5,6 +5,7 @@ No model is asked. Imports runtime, orchestration, models.
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ _RECENT: Final = 100
 _NAMES: Final = ("tokens", "usd", "joules", "seconds")
 # CPU seconds of a job's own code: reading, indexing, planning, quoting.
 _CODE_CPU_S: Final = 0.5
+# Of an answer, where nothing is known of it: claims, and words of each.
+_CLAIMS, _CLAIM_WORDS = 6, 30
 Figures = tuple[float, float, float, float]
 
 
@@ -70,14 +73,15 @@ async def estimate_research(server: TheServer, caller: Submitter, request: Resea
 def expected(runtime: Runtime, spec: JobSpec) -> tuple[Figures, Figures]:
     """What a job is expected to use by its configuration alone, and the most.
 
-    Expected is the cheapest model rung of planning and synthesis, each asked once, with half of the longest reply; the
-    most is every rung of both, asked twice, with the longest.
+    Expected is the cheapest model rung of each step (planning, synthesis, and those that the request asks for besides),
+    each asked once, judges once a claim, with half of the longest reply; the most is every rung, asked twice, with the
+    longest.
     """
     research, agents = runtime.settings.research, shipped_agents()
     read = "word " * (research.most_passages * research.chunk_chars // 5)
     code = runtime.code_rung("code", _nothing, max_cpu_s=_CODE_CPU_S).quote()
     least, most = [code], [code]
-    for name, material in (("planner", ""), ("synthesis", read)):
+    for name, material in (("planner", ""), ("synthesis", read), *_finishing(spec)):
         agent = agents[name]
         request = Request((Message("system", agent.instructions), Message("user", spec.query + material)))
         rungs = [rung for rung in runtime.cascade(agent.cascade).rungs if isinstance(rung, ModelRung)]
@@ -85,6 +89,17 @@ def expected(runtime: Runtime, spec: JobSpec) -> tuple[Figures, Figures]:
             least.append(rungs[0].quote(request, expected=rungs[0].default_output // 2))
         most += [rung.quote(request) for rung in rungs] * 2
     return _sum(least), _sum(most)
+
+
+def _finishing(spec: JobSpec) -> list[tuple[str, str]]:
+    """The calls that a request asks for after the claims, and what each has to read."""
+    claims, judged, output = "word " * (_CLAIMS * _CLAIM_WORDS), spec.verify == "judged", spec.output
+    steps = [("verification", "word " * (2 * _CLAIM_WORDS))] * _CLAIMS if judged else []
+    if output.language is not None:
+        steps.append(("translation", claims))
+    if output.json_schema is not None:
+        steps.append(("shaping", claims + json.dumps(dict(output.json_schema))))
+    return steps
 
 
 def error_of(past: Sequence[Past]) -> EstimateError:

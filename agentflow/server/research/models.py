@@ -30,6 +30,7 @@ from agentflow.jobs.job import (
     Moment,
     StopReason,
 )
+from agentflow.research.output import JobOutput, Verify
 
 MOST_URLS: Final = 200
 MOST_IN_BATCH: Final = 100
@@ -103,13 +104,6 @@ class SourcesRequest(_Part):
         return self
 
 
-class OutputRequest(_Part):
-    """How the result is written."""
-
-    format: Literal["json", "text"] = "json"
-    """``json``: the report as data; ``text``: as Markdown, its citations as footnotes."""
-
-
 class PlanRequest(_Part):
     """What happens after planning."""
 
@@ -148,12 +142,12 @@ class ResearchRequest(_Part):
     """How much may be spent where ``budget`` says nothing."""
     budget: JobBudget = JobBudget()
     """Limits of the job, never overspent."""
-    output: OutputRequest = OutputRequest()
+    output: JobOutput = JobOutput()
     """How the result is written."""
     sources: SourcesRequest = SourcesRequest()
     """Where to look."""
-    verify: Literal["quotes"] = "quotes"
-    """Every claim is checked against a verbatim span of a stored source."""
+    verify: Verify = "quotes"
+    """``quotes``: code checks every claim against verbatim spans of stored sources; ``judged``: a model does, too."""
     plan: PlanRequest = PlanRequest()
     """What happens after planning."""
     previous_id: _Id | None = None
@@ -186,7 +180,8 @@ class ResearchRequest(_Part):
             allow_private: whether pages of private networks may be fetched.
         """
         return JobSpec(
-            query=self.query, effort=self.effort, budget=self.budget, tenant=tenant, priority=self.priority,
+            query=self.query, output=self.output, verify=self.verify, effort=self.effort, budget=self.budget,
+            tenant=tenant, priority=self.priority,
             sources=JobSources(origins=origins, collections=self.sources.collections, allow_private=allow_private),
             plan_approval=self.plan.approve,
             previous=self.previous_id, metadata=self.metadata, not_before=self.deferrable_until,
@@ -273,13 +268,18 @@ class ResearchPage(_Part):
 
 
 class ResearchResult(_Part):
-    """What a job found. ``output`` is its report: ``agentflow.Report``, or Markdown if ``text`` was asked for."""
+    """What a job found.
+
+    ``output`` is its report (``agentflow.Report``), or Markdown if ``text`` was asked for, or what the request's JSON
+    schema describes: then ``basis`` has, for each leaf by its JSON pointer, the ids of the claims it comes from.
+    """
 
     id: str
     status: JobState
     stop_reason: StopReason | None
     partial: bool
     output: JsonValue
+    basis: Mapping[str, tuple[str, ...]] | None = None
 
 
 class EventPage(_Part):

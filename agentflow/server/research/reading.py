@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import JsonValue
 
 from agentflow.errors import UnknownJob, UsageError
-from agentflow.jobs.job import Artifact, JobEvent, JobFilter, JobResult, JobState, JobView, Moment
-from agentflow.research.report import Claim
+from agentflow.jobs.job import Artifact, JobEvent, JobFilter, JobState, JobView, Moment
+from agentflow.jobs.naming import REPORT
+from agentflow.research.report import Claim, Report
 from agentflow.server.access import AdmittingRoute, Reader, check_again
 from agentflow.server.answering import WorkedResponse
 from agentflow.server.research.controlling import JobId
@@ -23,7 +25,6 @@ from agentflow.server.research.models import (
     SourceView,
     SpendView,
     Words,
-    asked,
 )
 from agentflow.server.research.streaming import EventReader, apology, stream_events
 from agentflow.server.state import Server, TheServer
@@ -87,7 +88,11 @@ async def get_result(
         after = {} if view.poll_after is None else {"Retry-After": str(int(view.poll_after) or 1)}
         return Response(view.model_dump_json(), 202, after, "application/json")
     found = await server.jobs.result(id, wait_s=0.0, tenant=caller.tenant)
-    body = (await _result(server, job, found, caller.tenant)).model_dump_json().encode()
+    result = ResearchResult(
+        id=found.id, status=found.state, stop_reason=found.stop_reason, partial=found.partial, output=found.output,
+        basis=found.basis,
+    )  # fmt: skip
+    body = result.model_dump_json().encode()
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     known = [part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")]
@@ -145,9 +150,9 @@ async def get_source(server: TheServer, caller: Reader, id: JobId, source: str) 
 
 @router.get("/{id}/claims", summary="What a job claims, each with its citations")
 async def get_claims(server: TheServer, caller: Reader, id: JobId) -> list[Claim]:
-    """Every claim that stood its check, with the verbatim spans that carry it."""
+    """Every claim that stood its check, with the verbatim spans that carry it; those left out of the report too."""
     report = await _report(server, id, caller.tenant)
-    return [Claim.model_validate(claim) for claim in report.get("claims", ())]
+    return [*report.claims, *report.left_out]
 
 
 @router.get("/{id}/spend", summary="What a job has spent")
@@ -156,13 +161,13 @@ async def get_spend(server: TheServer, caller: Reader, id: JobId) -> SpendView:
     job = await server.jobs.get(id, tenant=caller.tenant)
     meter: JsonValue = None
     if job.has_result:
-        meter = (await _report(server, id, caller.tenant)).get("meter")
+        meter = (await _report(server, id, caller.tenant)).meter.model_dump(mode="json")
     return SpendView(id=id, status=job.state, budget=job.spec.budget, spend=job.spend, meter=meter)
 
 
 @router.get("/{id}/report.md", summary="The report as Markdown", response_class=Response)
 async def get_markdown(server: TheServer, caller: Reader, id: JobId) -> Response:
-    """Its citations are footnotes."""
+    """Its citations are as ``output.citations`` says."""
     return await _file(server, caller.tenant, id, "report.md", "text/markdown; charset=utf-8")
 
 
@@ -191,18 +196,10 @@ async def _file(server: Server, tenant: str | None, id: str, name: str, media_ty
     return Response(await server.jobs.read(id, name, tenant=tenant), media_type=media_type)
 
 
-async def _result(server: Server, job: JobView, found: JobResult, tenant: str | None) -> ResearchResult:
-    output = found.output
-    if asked(job).get("output", {}).get("format") == "text":
-        output = (await server.jobs.read(job.id, "report.md", tenant=tenant)).decode("utf-8", "replace")
-    return ResearchResult(
-        id=found.id, status=found.state, stop_reason=found.stop_reason, partial=found.partial, output=output
-    )
-
-
-async def _report(server: Server, id: str, tenant: str | None) -> dict[str, Any]:
-    found: Any = (await server.jobs.result(id, wait_s=0.0, tenant=tenant)).output
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+async def _report(server: Server, id: str, tenant: str | None) -> Report:
+    # It says why, where there is none.
+    await server.jobs.result(id, wait_s=0.0, tenant=tenant)
+    return Report.model_validate(json.loads(await server.jobs.read(id, REPORT, tenant=tenant)))
 
 
 async def _page(server: Server, job: JobView, tenant: str | None, cursor: int, limit: int) -> EventPage:
