@@ -89,7 +89,14 @@ _RESPONSE: Final[dict[str, Any]] = {
     ],
     "tool_choice": "auto",
     "tools": [],
+    "background": False,
+    "store": True,
+    "previous_response_id": None,
+    "parallel_tool_calls": True,
     "temperature": 1.0,
+    "top_p": 1.0,
+    "max_output_tokens": None,
+    "text": {"format": {"type": "text"}},
     "instructions": None,
     "metadata": {},
     "usage": {
@@ -119,6 +126,31 @@ ANSWERS: Final[Mapping[str, Any]] = {
     "get_model": _MODEL,
     "chat_completions": _CHAT,
     "create_response": _RESPONSE,
+    "get_response": _RESPONSE,
+    "cancel_response": {**_RESPONSE, "status": "cancelled", "background": True, "output": [], "usage": None},
+    "delete_response": {"id": _RESPONSE["id"], "object": "response", "deleted": True},
+    "list_input_items": {
+        "object": "list", "first_id": "msg_0b1c2d", "last_id": "msg_0b1c2d", "has_more": False,
+        "data": [
+            {
+                "id": "msg_0b1c2d", "type": "message", "role": "user", "status": "completed",
+                "content": [{"type": "input_text", "text": _QUERY}],
+            }
+        ],
+    },
+    "create_embeddings": {
+        "object": "list", "model": "nomic-embed",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.6, 0.8]}],
+        "usage": {"prompt_tokens": 4, "total_tokens": 4, "agentflow": _BILL},
+    },
+    "list_efforts": {
+        "data": [
+            {
+                "effort": "lite", "budget": {"usd": "0.02"}, "rungs": ["code", "small"], "sub_questions": 2,
+                "passages": 4,
+            }
+        ]
+    },
     "submit_research": _SUBMITTED,
     "submit_batch": {"data": [{"job": _SUBMITTED}]},
     "estimate_research": {
