@@ -147,7 +147,7 @@ ANSWERS: Final[Mapping[str, Any]] = {
         "data": [
             {
                 "effort": "lite", "budget": {"usd": "0.02"}, "rungs": ["code", "small"], "sub_questions": 2,
-                "passages": 4,
+                "passages": 4, "most_passages": 8,
             }
         ]
     },
