@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -14,6 +16,9 @@ from agentflow.config import Settings, load_settings
 from agentflow.jobs.hiring import open_worker
 from agentflow.runtime import Runtime
 from agentflow.telemetry import export
+
+# So many more containers than went away before the garbage collector looks at them.
+_NEW_OBJECTS: Final = 10_000
 
 
 @click.command("worker")
@@ -32,6 +37,17 @@ def command(queues: tuple[str, ...], slots: int | None, config: Path | None) -> 
     asyncio.run(_work(settings, tuple(dict.fromkeys(queues)), slots))
 
 
+def _spare_the_collector() -> None:
+    """Have the garbage collector look for cycles among what calls leave behind, and not so often.
+
+    All that is loaded by now stays for good, and a call's objects nearly all go by themselves. Walking through the one
+    again and again, and through the other every 700 objects, took a tenth of a worker's CPU time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS)
+
+
 async def _work(settings: Settings, queues: tuple[str, ...], slots: int | None) -> None:
     runtime = Runtime(settings)
     enough = asyncio.Event()
@@ -47,6 +63,7 @@ async def _work(settings: Settings, queues: tuple[str, ...], slots: int | None) 
     try:
         worker = open_worker(settings, runtime, queues=queues, slots=slots)
         async with worker:
+            _spare_the_collector()
             click.echo(f"Worker {worker.id} serves {', '.join(queues)}.", err=True)
             await worker.serve(enough)
         click.echo("Worker ended; its unfinished jobs are handed over.", err=True)

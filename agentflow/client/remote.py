@@ -60,9 +60,9 @@ class RemoteJobs(Jobs):
         request = request_of(
             spec.query,
             {
-                "sources": {"urls": urls, "collections": collections, **bounds}, "output": spec.output,
-                "verify": spec.verify, "effort": spec.effort, "budget": spec.budget, "deadline": spec.deadline,
-                "deferrable_until": spec.not_before, "priority": spec.priority,
+                "sources": {"urls": urls, "collections": [*spec.sources.collections, *collections], **bounds},
+                "output": spec.output, "verify": spec.verify, "effort": spec.effort, "budget": spec.budget,
+                "deadline": spec.deadline, "deferrable_until": spec.not_before, "priority": spec.priority,
                 "plan": {"approve": spec.plan_approval}, "previous_id": spec.previous, "metadata": spec.metadata,
             },
         )  # fmt: skip

@@ -22,6 +22,7 @@ from agentflow.jobs.transitions import Fence, Progress, progress
 # Writing begins no sooner than so long after it last began, so that events gather; and so long after a failure.
 _GATHER_S: Final = 0.03
 _AGAIN_S: Final = 1.0
+Latest = Callable[[], Mapping[str, Any]]
 
 
 @dataclass(slots=True)
@@ -32,6 +33,12 @@ class _Page:
     run: int
     happenings: list[Happening] = field(default_factory=list[Happening])
     changes: dict[str, Any] = field(default_factory=dict[str, Any])
+    latest: Latest | None = None
+
+    def progress(self, batch: str) -> Progress:
+        """It as it is written."""
+        latest: Mapping[str, Any] = {} if self.latest is None else self.latest()
+        return Progress(self.fence, self.run, self.happenings, {**self.changes, **latest}, batch)
 
 
 class Journal:
@@ -51,12 +58,26 @@ class Journal:
         self._writing = False
 
     def tell(
-        self, fence: Fence, run: int, happenings: Sequence[Happening], changes: Mapping[str, Any] | None = None
+        self,
+        fence: Fence,
+        run: int,
+        happenings: Sequence[Happening],
+        changes: Mapping[str, Any] | None = None,
+        latest: Latest | None = None,
     ) -> None:
-        """Note events of a job, and what they change in its row."""
+        """Note events of a job, and what they change in its row.
+
+        Args:
+            fence: under which they are written.
+            run: of the job.
+            happenings: kinds and data of the events.
+            changes: columns of its row and their new values.
+            latest: gives more of these, when they are written.
+        """
         page = self._pages.setdefault(fence.job, _Page(fence, run))
         page.happenings += happenings
         page.changes.update(changes or {})
+        page.latest = latest or page.latest
         self._told.set()
 
     async def flush(self) -> None:
@@ -85,8 +106,7 @@ class Journal:
             self._writing = bool(pages)
             if pages:
                 batch = secrets.token_hex(8)
-                all_of_it = [Progress(p.fence, p.run, p.happenings, p.changes, batch) for p in pages.values()]
-                waiting = await self._write(all_of_it, waiting)
+                waiting = await self._write([page.progress(batch) for page in pages.values()], waiting)
                 self._writing = False
             _resolve(waiting)
 

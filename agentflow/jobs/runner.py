@@ -216,11 +216,12 @@ class Runner:
         )
         work.budget_changes = taken.budget_changes
 
+        def spent() -> Mapping[str, str]:
+            return {"spend": spend_text(spending.running(meter))}
+
         def tell(kind: str, data: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> None:
-            changed = dict(changes or {})
-            if kind in ("attempt", "state", "budget"):
-                changed["spend"] = spend_text(spending.running(meter))
-            self._journal.tell(fence, taken.run, [(kind, data)], changed)
+            latest = spent if kind in ("attempt", "state", "budget") else None
+            self._journal.tell(fence, taken.run, [(kind, data)], changes, latest)
 
         def tell_budget(event: BudgetEvent) -> None:
             tell(

@@ -21,15 +21,22 @@ Happening = tuple[str, Mapping[str, Any]]
 
 _ROW: Final = sa.text("select * from agentflow_job where id = :id")
 _LOCKED: Final = sa.text("select * from agentflow_job where id = :id for update")
-_FENCED: Final = sa.text("select id, ticket, worker, events from agentflow_job where id in :ids").bindparams(
-    sa.bindparam("ids", expanding=True)
-)
-_FENCED_LOCKED: Final = sa.text(f"{_FENCED.text} order by id for update").bindparams(
-    sa.bindparam("ids", expanding=True)
-)
+_IDS: Final[sa.BindParameter[Any]] = sa.bindparam("ids", expanding=True)
+_CLOCK: Final = "(extract(epoch from clock_timestamp()) * 1000)::bigint as now_ms"
+_FENCED: Final = sa.text(
+    "select id, ticket, worker, events, :now_ms as now_ms from agentflow_job where id in :ids"
+).bindparams(_IDS)
+_FENCED_LOCKED: Final = sa.text(
+    f"select id, ticket, worker, events, {_CLOCK} from agentflow_job where id in :ids order by id for update"
+).bindparams(_IDS)
 _EVENT: Final = sa.text(
     "insert into agentflow_job_event (job, number, time_ms, kind, run, data, batch)"
     " values (:job, :number, :time_ms, :kind, :run, :data, :batch)"
+)
+_EVENTS: Final = sa.text(
+    "insert into agentflow_job_event (job, number, time_ms, kind, run, data, batch)"
+    " select job, number, time_ms, kind, run, data, batch"
+    " from json_populate_recordset(null::agentflow_job_event, cast(:rows as json))"
 )
 _LATEST: Final = sa.text("select batch from agentflow_job_event where job = :id order by number desc limit 50")
 # A ticket that nobody has taken for so long is written anew: whatever carried it has lost it.
@@ -85,13 +92,15 @@ def change(
     """
     values, fence = values or {}, fence or {}
     given = {f"new_{name}": value for name, value in values.items()} | {f"old_{k}": v for k, v in fence.items()}
-    statement = _returning(tuple(values), tuple(fence))
-    last = connection.execute(statement, {"id": id, "told": len(happenings), **given}).scalar()
-    if last is None:
+    sqlite = connection.dialect.name == "sqlite"
+    given |= {"id": id, "told": len(happenings), **({"now_ms": now_ms(connection)} if sqlite else {})}
+    changed = connection.execute(_update(tuple(values), tuple(fence), ":now_ms" if sqlite else _CLOCK), given).first()
+    if changed is None:
         return False
     if happenings:
-        now, first = now_ms(connection), last - len(happenings) + 1
-        connection.execute(_EVENT, event_rows(id, run, first, now, happenings, batch))
+        last, now = changed
+        first = last - len(happenings) + 1
+        append(connection, event_rows(id, run, first, now, happenings, batch))
     return True
 
 
@@ -107,22 +116,33 @@ def event_rows(
 
 
 def fenced_rows(connection: sa.Connection, ids: Sequence[str]) -> Sequence[sa.Row[Any]]:
-    """What a fence is checked by, and how many events there are, of these jobs; locked as in ``row_of``."""
-    sqlite = connection.dialect.name == "sqlite"
+    """What a fence is checked by, how many events there are, and the time, of these jobs; locked as in ``row_of``."""
     if not ids:
         return ()
-    return connection.execute(_FENCED if sqlite else _FENCED_LOCKED, {"ids": sorted(ids)}).all()
+    sqlite = connection.dialect.name == "sqlite"
+    given = {"ids": sorted(ids), **({"now_ms": now_ms(connection)} if sqlite else {})}
+    return connection.execute(_FENCED if sqlite else _FENCED_LOCKED, given).all()
 
 
 def append(connection: sa.Connection, events: Sequence[Mapping[str, Any]]) -> None:
     """Write events that have their numbers already: rows of their table."""
     if events:
-        connection.execute(_EVENT, events)
+        _write(connection, _EVENT, _EVENTS, events)
 
 
 def assign(connection: sa.Connection, columns: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Give the same columns of many jobs new values: ``new_NAME`` of each row, under ``id``."""
-    connection.execute(_update(columns, ()), rows)
+    """Give the same columns of many jobs, each named by its ``id``, new values."""
+    _write(connection, _assign(columns), _assign_all(columns), rows)
+
+
+def _write(
+    connection: sa.Connection, one: sa.TextClause, all_of_them: sa.TextClause, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write rows: one at a time, or as one parameter where each would be a message to a server of its own."""
+    if connection.dialect.name == "sqlite":
+        connection.execute(one, rows)
+    else:
+        connection.execute(all_of_them, {"rows": json.dumps(rows)})
 
 
 def was_written(connection: sa.Connection, id: str, batch: str) -> bool:
@@ -151,16 +171,20 @@ def taken_by(connection: sa.Connection, worker: str) -> Sequence[sa.Row[Any]]:
 
 
 @functools.lru_cache(maxsize=256)
-def _update(columns: tuple[str, ...], fence: tuple[str, ...]) -> sa.TextClause:
-    return sa.text(_update_text(columns, fence))
+def _update(columns: tuple[str, ...], fence: tuple[str, ...], clock: str) -> sa.TextClause:
+    sets = ", ".join(["events = events + :told", *(f"{name} = :new_{name}" for name in columns)])
+    where = " and ".join(["id = :id", *(f"{name} = :old_{name}" for name in fence)])
+    return sa.text(f"update agentflow_job set {sets} where {where} returning events, {clock}")
 
 
 @functools.lru_cache(maxsize=256)
-def _returning(columns: tuple[str, ...], fence: tuple[str, ...]) -> sa.TextClause:
-    return sa.text(f"{_update_text(columns, fence)} returning events")
+def _assign(columns: tuple[str, ...]) -> sa.TextClause:
+    sets = ", ".join(f"{name} = :{name}" for name in columns)
+    return sa.text(f"update agentflow_job set {sets} where id = :id")
 
 
-def _update_text(columns: tuple[str, ...], fence: tuple[str, ...]) -> str:
-    sets = ", ".join(["events = events + :told", *(f"{name} = :new_{name}" for name in columns)])
-    where = " and ".join(["id = :id", *(f"{name} = :old_{name}" for name in fence)])
-    return f"update agentflow_job set {sets} where {where}"
+@functools.lru_cache(maxsize=256)
+def _assign_all(columns: tuple[str, ...]) -> sa.TextClause:
+    sets = ", ".join(f"{name} = given.{name}" for name in columns)
+    given = "json_populate_recordset(null::agentflow_job, cast(:rows as json)) as given"
+    return sa.text(f"update agentflow_job set {sets} from {given} where agentflow_job.id = given.id")

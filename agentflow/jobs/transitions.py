@@ -177,7 +177,6 @@ def progress(connection: sa.Connection, all_of_it: Sequence[Progress], *, again:
     if again:
         all_of_it = [one for one in all_of_it if not was_written(connection, one.fence.job, one.batch)]
     rows = {row.id: row for row in fenced_rows(connection, [one.fence.job for one in all_of_it])}
-    now = now_ms(connection)
     fenced: set[Fence] = set()
     events: list[dict[str, Any]] = []
     changes: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -186,9 +185,9 @@ def progress(connection: sa.Connection, all_of_it: Sequence[Progress], *, again:
         if row is None or (row.ticket, row.worker) != (one.fence.ticket, one.fence.worker):
             fenced.add(one.fence)
             continue
-        events += event_rows(row.id, one.run, row.events + 1, now, one.happenings, one.batch)
-        values = {f"new_{name}": value for name, value in one.changes.items()}
-        changes.setdefault(tuple(one.changes), []).append({"id": row.id, "told": len(one.happenings), **values})
+        events += event_rows(row.id, one.run, row.events + 1, row.now_ms, one.happenings, one.batch)
+        values = {**one.changes, "events": row.events + len(one.happenings)}
+        changes.setdefault(tuple(values), []).append({"id": row.id, **values})
     for columns, values in changes.items():
         assign(connection, columns, values)
     append(connection, events)
@@ -222,8 +221,8 @@ def finish(connection: sa.Connection, fence: Fence, run: int, ending: Ending) ->
         values["spend"] = spend_text(ending.spend)
     if ending.error is not None:
         values["failures"] = row.failures + 1
-    now = now_ms(connection)
     if ending.retry_ms is not None:
+        now = now_ms(connection)
         values |= {"next_ms": now + ending.retry_ms, "tried_again_ms": now, "turn_ms": row.turn_ms + ending.retry_ms}
     state, reason, error = ending.state, ending.stop_reason, ending.error
     if row.wish == "stop" and not state.ended and (has_result or str(state) not in _WAITING):

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, cast
 
 import tenacity
 
+from agentflow.budget.account import Account
 from agentflow.budget.ledger import rows
 from agentflow.budget.ledger.base import AccountState, Entry, EntryFilter
 from agentflow.budget.ledger.durable import DurableLedger
@@ -43,6 +44,17 @@ _KEEPALIVE: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalive
 _FROZEN: Final = "set idle_in_transaction_session_timeout = '3s'"
 
 _ENTRY, _ACCOUNT = "agentflow_entry", "agentflow_account"
+
+
+def _assign(table: str, key: str, columns: Iterable[str]) -> str:
+    """An update of these columns, whose rows come as one parameter."""
+    given = ", ".join(f"{name} = given.{name}" for name in columns)
+    return (
+        f"update {table} set {given} from json_populate_recordset(null::{table}, %s::json) as given"
+        f" where {table}.{key} = given.{key}"
+    )
+
+
 _SCHEMA: Final = (
     f"create table {_ENTRY} ({', '.join(f'{name} {kind}' for name, kind in rows.ENTRY.items())})"
     " with (fillfactor = 70)",
@@ -57,19 +69,21 @@ _SCHEMA: Final = (
 )
 _SELECT_ENTRY: Final = f"select {', '.join(rows.ENTRY)} from {_ENTRY} where key = any(%s)"
 _SELECT_ACCOUNT: Final = f"select {', '.join(rows.ACCOUNT)} from {_ACCOUNT}"
+_STATES: Final = f"select key, state, token from {_ENTRY} where key = any(%s)"
 _LOCK_ACCOUNTS: Final = f"{_SELECT_ACCOUNT} where id = any(%s) order by id for update"
+# Whole batches come as one parameter each: driving a row at a time costs this process more than all the rest.
 _MAKE_ACCOUNT: Final = (
-    f"insert into {_ACCOUNT} values ({', '.join(['%s'] * len(rows.ACCOUNT))}) on conflict (id) do nothing"
+    f"insert into {_ACCOUNT} ({', '.join(rows.ACCOUNT)}) select {', '.join(rows.ACCOUNT)}"
+    f" from json_populate_recordset(null::{_ACCOUNT}, %s::json) order by id on conflict (id) do nothing"
 )
 _PUT_ENTRY: Final = (
-    f"insert into {_ENTRY} ({', '.join(rows.ENTRY)}) values ({', '.join(['%s'] * len(rows.ENTRY))})"
-    " on conflict (key) do update set " + ", ".join(f"{name} = excluded.{name}" for name in rows.ENTRY if name != "key")
+    f"insert into {_ENTRY} ({', '.join(rows.ENTRY)}) select {', '.join(rows.ENTRY)}"
+    f" from json_populate_recordset(null::{_ENTRY}, %s::json) on conflict (key) do update set "
+    + ", ".join(f"{name} = excluded.{name}" for name in rows.ENTRY if name != "key")
 )
-_END_ENTRY: Final = f"update {_ENTRY} set {', '.join(f'{name} = %s' for name in rows.CLOSED)} where key = %s"
-_JUDGE_ENTRY: Final = f"update {_ENTRY} set {', '.join(f'{name} = %s' for name in rows.JUDGED)} where key = %s"
-_PUT_ACCOUNT: Final = (
-    f"update {_ACCOUNT} set {', '.join(f'{name} = %s' for name in rows.ACCOUNT if name != 'id')} where id = %s"
-)
+_END_ENTRY: Final = _assign(_ENTRY, "key", rows.CLOSED)
+_JUDGE_ENTRY: Final = _assign(_ENTRY, "key", rows.JUDGED)
+_PUT_ACCOUNT: Final = _assign(_ACCOUNT, "id", [name for name in rows.ACCOUNT if name != "id"])
 Value = TypeVar("Value")
 
 
@@ -92,16 +106,20 @@ class PostgresDatabase:
         self._run = run
         self._connection: psycopg.Connection | None = None
         self._backend: int | None = None
-        # The accounts of entries that this process holds, so that closing one needs no look at it before its locks.
-        self._holding: dict[str, tuple[str, ...]] = {}
-        self._made: set[str] = set()
+        # Entries that this process holds, and accounts as it left them: what is unchanged needs no reading again.
+        self._holding: dict[str, Entry] = {}
+        self._known: dict[str, tuple[tuple[Any, ...], Account]] = {}
 
     def commit(self, operations: Sequence[Operation]) -> Sequence[Result | AgentflowError]:
         """Apply operations in order, in one transaction; it is repeated when it can be, and never applied twice."""
-        results = self._patiently(lambda: self._once(operations), forget=True)
+        books, results = self._patiently(lambda: self._once(operations), forget=True)
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
+        for id, account in books.accounts.items():
+            self._known[id] = (rows.account_row(account, books.elapsed.get(id, 0.0)), account)
         for operation, result in zip(operations, results, strict=True):
             if isinstance(operation, Open) and isinstance(result, Entry) and result.state == "held":
-                self._holding[result.key] = result.accounts
+                self._holding[result.key] = result
             elif isinstance(operation, Close):
                 self._holding.pop(operation.key, None)
         return results
@@ -146,33 +164,49 @@ class PostgresDatabase:
             self._connection.close()
             self._connection = None
 
-    def _once(self, operations: Sequence[Operation]) -> Sequence[Result | AgentflowError]:
+    def _once(self, operations: Sequence[Operation]) -> tuple[Books, Sequence[Result | AgentflowError]]:
         connection = self._connect()
-        with connection.transaction():
-            books = self._load(connection, operations)
-            known = {key: entry.token for key, entry in books.entries.items()}
-            results = apply_all(operations, books, time.time_ns() // 1_000_000)
-            self._save(connection, books, known)
-        # Only now is it sure that they are there.
-        if len(self._made) > _REMEMBERED:
-            self._made.clear()
-        self._made.update(books.accounts)
-        return results
+        ids = {id for operation in operations for id in touched(operation)}
+        keys = sorted({key for operation in operations for key in operation.keys})
+        ids.update(id for key in keys if key in self._holding for id in self._holding[key].accounts)
+        try:
+            while True:
+                # Sent together, and waited for only when something is read.
+                with connection.pipeline(), connection.transaction():
+                    books = self._load(connection, operations, keys, ids)
+                    named = {id for entry in books.entries.values() for id in entry.accounts}
+                    if named <= books.accounts.keys():
+                        before = {key: entry.token for key, entry in books.entries.items()}
+                        results = apply_all(operations, books, time.time_ns() // 1_000_000)
+                        self._save(connection, books, before)
+                        return books, results
+                # An entry of another process names more accounts. All locks are let go, and taken again in order.
+                ids |= named
+        except BaseException:
+            # What was counted here is not what the database has.
+            self._known.clear()
+            raise
 
-    def _load(self, connection: psycopg.Connection, operations: Sequence[Operation]) -> Books:
+    def _load(
+        self, connection: psycopg.Connection, operations: Sequence[Operation], keys: Sequence[str], ids: Set[str]
+    ) -> Books:
         """Lock the accounts, then read the entries: nobody changes an entry without the locks of its accounts."""
         books = Books()
-        keys = sorted({key for operation in operations for key in operation.keys})
-        ids = {id for operation in operations for id in touched(operation)}
-        ids.update(id for key in keys for id in self._holding.get(key, ()))
-        strangers = [key for key in keys if key not in self._holding]
-        for (text,) in _rows(connection, f"select accounts from {_ENTRY} where key = any(%s)", (strangers,)):
-            ids.update(json.loads(text))
         self._make(connection, operations)
         for row in _rows(connection, _LOCK_ACCOUNTS, (sorted(ids),)):
-            state = rows.account_of(row)
-            books.accounts[row[0]], books.elapsed[row[0]] = state.account, state.elapsed_s
-        for row in _rows(connection, _SELECT_ENTRY, (keys,)):
+            before, account = self._known.get(row[0], (None, None))
+            if account is None or before != row:
+                # Another process has changed it, or it is new here.
+                account = rows.account_of(row).account
+            books.accounts[row[0]], books.elapsed[row[0]] = account, row[-1]
+        changed: list[str] = []
+        for key, state, token in _rows(connection, _STATES, (keys,)) if keys else ():
+            held = self._holding.get(key)
+            if held is not None and state == "held" and held.token == token:
+                books.entries[key] = held
+            else:
+                changed.append(key)
+        for row in _rows(connection, _SELECT_ENTRY, (changed,)) if changed else ():
             books.entries[row[0]] = rows.entry_of(row)
         return books
 
@@ -185,26 +219,31 @@ class PostgresDatabase:
             else:
                 wanted = ((operation.id, operation.limits),) if isinstance(operation, SetLimits) else ()
             for id, limits in wanted:
-                if id not in self._made:
+                if id not in self._known:
                     books.account(id, limits)
-        if books.accounts:
-            new = [rows.account_row(books.accounts[id], 0.0) for id in sorted(books.accounts)]
-            _many(connection, _MAKE_ACCOUNT, new)
+        new = [rows.account_row(account, 0.0) for account in books.accounts.values()]
+        _many(connection, _MAKE_ACCOUNT, tuple(rows.ACCOUNT), new)
 
     def _save(self, connection: psycopg.Connection, books: Books, known: dict[str, int]) -> None:
-        new = [books.entries[key] for key in books.changed if known.get(key) != books.entries[key].token]
-        ended = [books.entries[key] for key in books.changed if known.get(key) == books.entries[key].token]
-        accounts = [rows.account_row(books.accounts[id], books.elapsed.get(id, 0.0)) for id in sorted(books.touched)]
-        with connection.pipeline():
-            _many(connection, _PUT_ENTRY, [rows.full_row(entry) for entry in new])
-            _many(connection, _END_ENTRY, [(*rows.closed_row(entry), entry.key) for entry in ended])
-            _many(connection, _JUDGE_ENTRY, [(*books.judged[key], key) for key in sorted(books.judged)])
-            _many(connection, _PUT_ACCOUNT, [(*row[1:], row[0]) for row in accounts])
+        new: list[Sequence[Any]] = []
+        ended: list[Sequence[Any]] = []
+        for key in books.changed:
+            entry = books.entries[key]
+            if known.get(key) == entry.token:
+                ended.append((key, *rows.closed_row(entry)))
+            else:
+                new.append(rows.full_row(entry))
+        judged = [(key, *verdict) for key, verdict in books.judged.items()]
+        accounts = [rows.account_row(books.accounts[id], books.elapsed.get(id, 0.0)) for id in books.touched]
+        _many(connection, _PUT_ENTRY, tuple(rows.ENTRY), new)
+        _many(connection, _END_ENTRY, ("key", *rows.CLOSED), ended)
+        _many(connection, _JUDGE_ENTRY, ("key", *rows.JUDGED), judged)
+        _many(connection, _PUT_ACCOUNT, tuple(rows.ACCOUNT), accounts)
 
     def _connect(self) -> psycopg.Connection:
         if self._connection is not None:
             return self._connection
-        self._made.clear()
+        self._known.clear()
         connection: psycopg.Connection = _psycopg().connect(
             self._url, autocommit=True, connect_timeout=10, application_name="agentflow", **_KEEPALIVE
         )
@@ -318,10 +357,13 @@ def _rows(connection: psycopg.Connection, statement: str, values: Sequence[Any])
     return connection.execute(cast("LiteralString", statement), values).fetchall()
 
 
-def _many(connection: psycopg.Connection, statement: str, values: Sequence[Sequence[Any]]) -> None:
+def _many(
+    connection: psycopg.Connection, statement: str, columns: Sequence[str], values: Sequence[Sequence[Any]]
+) -> None:
+    """Run a statement over rows of a table, of which these columns are given."""
     if values:
-        with connection.cursor() as cursor:
-            cursor.executemany(cast("LiteralString", statement), values)
+        given = json.dumps([dict(zip(columns, row, strict=True)) for row in values])
+        connection.execute(cast("LiteralString", statement), (given,))
 
 
 def _number(run: str) -> int:

@@ -25,6 +25,7 @@ _OPTIONS = (
     click.option(
         "--on-limit", type=click.Choice(["answer", "pause", "fail"]), default="answer", help="When one is used up."
     ),
+    click.option("--collection", "collections", multiple=True, metavar="ID", help="Look in its files too; repeatable."),
     click.option("--priority", type=int, default=0, help="Higher starts sooner (-100 to 100)."),
     click.option("--queue", default="default", show_default=True),
     click.option("--tenant", metavar="NAME", help="Who pays, by its name in the configuration."),
@@ -54,7 +55,12 @@ def job_of(query: str, sources: tuple[str, ...], options: dict[str, Any], **more
     return ask_for(
         kind=options["kind"],
         query=query,
-        sources={"origins": origins, "allow_private": options["allow_private"], **bounds_of(options)},
+        sources={
+            "origins": origins,
+            "collections": options["collections"],
+            "allow_private": options["allow_private"],
+            **bounds_of(options),
+        },
         output=output_of(options),
         verify=options["verify"],
         effort=options["effort"],

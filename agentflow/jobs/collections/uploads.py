@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 import secrets
 import tempfile
@@ -17,7 +18,7 @@ from typing import Final
 from agentflow.budget.meter import Meter
 from agentflow.cascade.rung import Answer
 from agentflow.config import ServerSettings
-from agentflow.errors import UsageError
+from agentflow.errors import JobStoreError, UsageError
 from agentflow.jobs.collections.catalogue import Catalogue, FileView, Upload
 from agentflow.jobs.collections.reader import edition, keep, read_and_index
 from agentflow.jobs.store.base import BlobStore
@@ -26,6 +27,7 @@ from agentflow.research.indexed import IndexedSource
 from agentflow.research.pipeline import reading_cpu_s
 from agentflow.runtime import Runtime
 
+_LOG = logging.getLogger(__name__)
 SUFFIXES: Final = (
     ".txt", ".md", ".markdown", ".rst", ".html", ".htm", ".pdf", ".docx", ".csv", ".tsv", ".json", ".jsonl",
 )  # fmt: skip
@@ -89,7 +91,10 @@ class Uploads:
         except BaseException:
             await asyncio.shield(self._drop(new.id))
             raise
-        await self.sweep()
+        try:
+            await self.sweep()
+        except JobStoreError as error:
+            _LOG.warning("%s What was replaced is removed later.", error)
         return FileView.model_validate(new.model_dump())
 
     async def remove(self, id: str, tenant: str, name: str) -> None:
