@@ -19,7 +19,7 @@ from agentflow.budget.budget import Budget
 from agentflow.budget.events import Ask
 from agentflow.chain import Chain
 from agentflow.config import Settings, load_settings
-from agentflow.errors import UsageError
+from agentflow.errors import AgentflowError, UsageError
 from agentflow.jobs.effort import effort_of
 from agentflow.jobs.job import Effort
 from agentflow.jobs.research import run_research
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from agentflow.jobs.worker import Worker
 
 _LOG = logging.getLogger(__name__)
+# How often a process that may not work on the jobs of an SQLite file looks whether it may now.
+_LOOK_AGAIN_S = 1.0
 
 
 class Flow:
@@ -222,7 +224,7 @@ class Flow:
     ) -> JobHandle:
         """Submit a durable job: it has an id at once, and goes on through restarts until it has ended.
 
-        With jobs in SQLite this process works on them, unless another one does already. With jobs in PostgreSQL
+        With jobs in SQLite this process works on them, as soon as no other one does. With jobs in PostgreSQL
         workers do: ``agentflow worker``.
 
         Args:
@@ -254,9 +256,13 @@ class Flow:
         return JobHandle(self.jobs, view)
 
     async def _work(self) -> None:
-        """Work on this database's jobs, if it is for one process and no other does."""
+        """Work on this database's jobs, if it is for one process and no other does; else as soon as that one ends."""
         if self._serving is not None or self.settings.jobs.kind != "sqlite":
             return
+        await self._report()
+        self._serving = asyncio.create_task(self._serve(), name="agentflow jobs")
+
+    async def _report(self) -> None:
         from agentflow.jobs.hiring import open_worker
 
         worker = open_worker(self.settings, self.runtime, kinds=self._kinds)
@@ -265,9 +271,30 @@ class Flow:
         except UsageError as refused:
             _LOG.info("%s", refused)
             await worker.aclose()
-            return
-        self._worker = worker
-        self._serving = asyncio.create_task(worker.serve(self._enough), name="agentflow jobs")
+        else:
+            self._worker = worker
+
+    async def _serve(self) -> None:
+        """Work until enough is done; while another process does, look again and again whether it has ended."""
+        while not self._enough.is_set():
+            worker = self._worker
+            if worker is None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_AGAIN_S):
+                        await self._enough.wait()
+                        return
+                try:
+                    await self._report()
+                except AgentflowError as error:
+                    _LOG.warning("%s It is tried again.", error)
+                continue
+            try:
+                await worker.serve(self._enough)
+            except Exception:
+                _LOG.exception("The worker of this process failed; another one goes on.")
+            finally:
+                self._worker = None
+                await worker.aclose()
 
     def _nudge(self) -> None:
         if self._worker is not None:
@@ -280,10 +307,8 @@ class Flow:
             jobs, self._jobs = self._jobs, None
             if jobs is not None:
                 stack.push_async_callback(jobs.aclose)
-            worker, self._worker = self._worker, None
             serving, self._serving = self._serving, None
-            if worker is not None and serving is not None:
-                stack.push_async_callback(worker.aclose)
+            if serving is not None:
                 self._enough.set()
                 await serving
 

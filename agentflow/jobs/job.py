@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -21,17 +22,21 @@ from pydantic import (
     Field,
     JsonValue,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
 from agentflow.budget.budget import Budget
 from agentflow.errors import UsageError
+from agentflow.jobs.plain import holds_zero
 from agentflow.jobs.sources import JobSources, in_one_line
 from agentflow.research.output import JobOutput, Verify
 
 Effort = Literal["auto", "lite", "base", "core", "pro", "ultra"]
 OnLimit = Literal["answer", "pause", "fail"]
 Role = Literal["result", "source", "artifact"]
+KEPT: Final = MappingProxyType({"kept": True})
+"""The context in which a JobSpec is read that was submitted long ago, maybe when more was allowed."""
 
 
 class JobState(StrEnum):
@@ -184,7 +189,12 @@ class JobSpec(_Part):
     """Yours: kept and given back."""
 
     @model_validator(mode="after")
-    def _fits(self) -> JobSpec:
+    def _fits(self, info: ValidationInfo) -> JobSpec:
+        if info.context is not KEPT:
+            told = self.model_dump(include={"query", "dedup_key", "input", "metadata", "sources"})
+            for name in told:
+                if holds_zero(told[name]):
+                    raise ValueError(f"{name}: holds the character zero")
         if not self.query.strip():
             raise ValueError("query: is empty")
         if self.deadline is not None and self.not_before is not None and self.deadline <= self.not_before:

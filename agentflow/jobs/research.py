@@ -21,9 +21,9 @@ from agentflow.jobs.events import Event, EventLog
 from agentflow.jobs.job import JobState, StopReason
 from agentflow.jobs.kinds import JobContext, Outcome
 from agentflow.jobs.naming import BASIS, REPORT, new_job_id
+from agentflow.jobs.plain import compact
 from agentflow.jobs.runs import RunFolder, RunStore
 from agentflow.jobs.spending import recorded
-from agentflow.jobs.statements import compact
 from agentflow.research.pipeline import ResearchJob, ResearchTask
 from agentflow.research.rendering import to_html, to_markdown
 from agentflow.research.report import Report

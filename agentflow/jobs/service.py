@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from agentflow.budget.ledger import Ledger
 from agentflow.errors import JobFailed, JobStateConflict, UnknownJob
-from agentflow.jobs import records, transitions
+from agentflow.jobs import commands, records, transitions
 from agentflow.jobs.database import Database
 from agentflow.jobs.erasing import erase
 from agentflow.jobs.job import (
@@ -152,7 +152,10 @@ class Jobs:
         last, glimpse = since, await self._glimpse(id, tenant)
         while True:
             while last < glimpse.events:
-                for event in await self._log(id, last):
+                log = await self._log(id, last)
+                if not log:
+                    raise UnknownJob(f"The job '{id}' was deleted meanwhile.")
+                for event in log:
                     last = event.number
                     yield event
             if not follow or not glimpse.moves:
@@ -228,13 +231,13 @@ class Jobs:
 
     async def cancel(self, id: str, *, tenant: str | None = None) -> JobView:
         """End it, and discard what it found. A job that has ended already is left as it is."""
-        if await self._database.write(lambda c: transitions.cancel(c, id, tenant)):
+        if await self._database.write(lambda c: commands.cancel(c, id, tenant)):
             await self._store.delete(id)
         return await self.get(id, tenant=tenant)
 
     async def stop(self, id: str, *, tenant: str | None = None) -> JobView:
         """Let it finish early, with what was found. A job that has ended already is left as it is."""
-        await self._database.write(lambda c: transitions.stop(c, id, tenant))
+        await self._database.write(lambda c: commands.stop(c, id, tenant))
         return await self.get(id, tenant=tenant)
 
     async def resume(self, id: str, *, tenant: str | None = None) -> JobView:
@@ -243,7 +246,7 @@ class Jobs:
         Raises:
             JobStateConflict: it is neither.
         """
-        await self._database.write(lambda c: transitions.resume(c, id, tenant))
+        await self._database.write(lambda c: commands.resume(c, id, tenant))
         return await self._again(id, tenant)
 
     async def approve(self, id: str, *, plan: Sequence[str] | None = None, tenant: str | None = None) -> JobView:
@@ -252,7 +255,7 @@ class Jobs:
         Raises:
             JobStateConflict: it does not wait for that.
         """
-        await self._database.write(lambda c: transitions.approve(c, id, tenant, plan))
+        await self._database.write(lambda c: commands.approve(c, id, tenant, plan))
         return await self._again(id, tenant)
 
     async def set_budget(self, id: str, budget: JobBudget, *, tenant: str | None = None) -> JobView:
@@ -261,7 +264,7 @@ class Jobs:
         Raises:
             JobStateConflict: it has ended for good.
         """
-        await self._database.write(lambda c: transitions.set_budget(c, id, tenant, budget))
+        await self._database.write(lambda c: commands.set_budget(c, id, tenant, budget))
         return await self.get(id, tenant=tenant)
 
     async def delete(self, id: str, *, tenant: str | None = None) -> None:
