@@ -54,8 +54,15 @@ def submit(http: httpx.Client, query: str, **more: Any) -> str:
     return accepted.json()["id"]
 
 
+def ended_as(http: httpx.Client, id: str) -> httpx.Response:
+    """What a job came to, or why to nothing."""
+    while (found := http.get(f"/v1/research/{id}/result", params={"wait": 20})).status_code == 202:
+        pass
+    return found
+
+
 def report_of(http: httpx.Client, id: str) -> Report:
-    found = http.get(f"/v1/research/{id}/result", params={"wait": 20})
+    found = ended_as(http, id)
     assert found.status_code == 200, found.text
     return Report.model_validate(found.json()["output"])
 
@@ -157,6 +164,6 @@ def test_a_job_deleted_while_its_follow_up_waited_ends_that_with_a_clear_error(
     with sqlite3.connect(folder / ".agentflow" / "jobs.db") as database:
         # Its time has come.
         assert database.execute("update agentflow_job set next_ms = 0 where id = ?", (id,)).rowcount == 1
-    ended = http.get(f"/v1/research/{id}/result", params={"wait": 20})
+    ended = ended_as(http, id)
     assert ended.status_code == 409 and f"'{first}', which this one follows, was deleted" in ended.json()["detail"]
     assert http.get(f"/v1/research/{id}").json()["failures"] <= 1, "what cannot be is not tried again"

@@ -17,6 +17,7 @@ TIDES = "# Tides\n\nThe tide in the Bay of Fundy rises by sixteen metres.\n"
 LATER = "2099-01-01T00:00:00Z"
 # No model can be asked for that, so code answers, and says that the budget left no room.
 TIGHT = {"usd": "0.000000001"}
+MOVING = ("queued", "planning", "running", "verifying", "recovering")
 PARTS = ("claims", "sources", "spend", "report.md", "report.html")
 
 
@@ -46,8 +47,10 @@ def ended(http: httpx.Client, sources: dict[str, Any], **more: Any) -> str:
     """A job that has come to where it goes by itself."""
     accepted = http.post("/v1/research", json={"query": QUESTION, "sources": sources, **more})
     assert accepted.status_code == 202, accepted.text
-    http.get(f"/v1/research/{accepted.json()['id']}/result", params={"wait": 20})
-    return accepted.json()["id"]
+    id = accepted.json()["id"]
+    while http.get(f"/v1/research/{id}").json()["status"] in MOVING:
+        http.get(f"/v1/research/{id}/result", params={"wait": 20})
+    return id
 
 
 def parts(http: httpx.Client, id: str) -> dict[str, httpx.Response]:

@@ -55,8 +55,15 @@ def submit(http: httpx.Client, **sources: Any) -> str:
     return accepted.json()["id"]
 
 
+def ended(http: httpx.Client, id: str) -> httpx.Response:
+    """What a job came to, or why to nothing."""
+    while (found := http.get(f"/v1/research/{id}/result", params={"wait": 20})).status_code == 202:
+        pass
+    return found
+
+
 def result(http: httpx.Client, id: str) -> dict[str, Any]:
-    found = http.get(f"/v1/research/{id}/result", params={"wait": 20})
+    found = ended(http, id)
     assert found.status_code == 200, found.text
     return found.json()
 
@@ -101,7 +108,7 @@ def test_undated_pages_are_left_out_unless_they_are_to_be_kept(http: httpx.Clien
 def test_a_redirect_does_not_lead_around_the_domain_rules(http: httpx.Client, pages: str) -> None:
     elsewhere = pages.replace("127.0.0.1", "localhost")
     id = submit(http, urls=[f"{pages}/away?to={elsewhere}/article"], include_domains=["127.0.0.1"])
-    failed = http.get(f"/v1/research/{id}/result", params={"wait": 20})
+    failed = ended(http, id)
     assert failed.status_code == 409 and "not below include_domains" in failed.json()["detail"]
     id = submit(http, urls=[f"{pages}/away?to=/article"], include_domains=["127.0.0.1"], exclude_domains=["localhost"])
     assert result(http, id)["output"]["answered"]
