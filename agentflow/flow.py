@@ -20,11 +20,14 @@ from agentflow.budget.events import Ask
 from agentflow.chain import Chain
 from agentflow.config import Settings, load_settings
 from agentflow.errors import AgentflowError, UsageError
+from agentflow.jobs.effort import effort_of
+from agentflow.jobs.job import Effort
 from agentflow.jobs.research import run_research
 from agentflow.jobs.runs import RunStore
 from agentflow.research.output import JobOutput, Verify
 from agentflow.research.pipeline import ResearchTask
 from agentflow.research.report import Report
+from agentflow.research.sources.scope import ANYTHING, Scope
 from agentflow.runtime import Runtime, budget_of
 
 if TYPE_CHECKING:
@@ -148,7 +151,8 @@ class Flow:
         sources: Sequence[str | Path],
         *,
         budget: Budget | None = None,
-        allow_private: bool = False,
+        effort: Effort = "auto",
+        scope: Scope = ANYTHING,
         tenant: str | None = None,
         ask: Ask | None = None,
         residency: Collection[str] | None = None,
@@ -160,8 +164,9 @@ class Flow:
         Args:
             question: what you want to know.
             sources: paths of files and folders, and http(s) addresses.
-            budget: limits of the job; those of the configuration when None.
-            allow_private: fetch pages from private addresses too.
+            budget: limits of the job; those of its effort when None.
+            effort: how deep to look; ``auto`` is as configured.
+            scope: what may be read of the sources: which domains, which days, private addresses, or no page at all.
             tenant: who pays, by its name in the configuration.
             ask: asked when a call does not fit a budget with ``on_exceed="ask"``; returns what to raise, or None.
             residency: every call of the job is served in regions with one of these tags, as in ``{"eu"}``.
@@ -177,11 +182,11 @@ class Flow:
             SourceError: a source cannot be read.
             UsageError: the question is empty, or there is no such tenant.
         """
-        task = ResearchTask(
-            question, tuple(str(source) for source in sources), allow_private, output or JobOutput(), verify
+        profile, origins = effort_of(effort, self.settings), tuple(str(source) for source in sources)
+        task = ResearchTask(question, origins, scope, profile.depth, output or JobOutput(), verify)
+        finished = await run_research(
+            self.runtime, task, budget or profile.budget, tenant=tenant, ask=ask, residency=residency
         )
-        limits = budget or budget_of(self.settings.budget)
-        finished = await run_research(self.runtime, task, limits, tenant=tenant, ask=ask, residency=residency)
         return finished.report
 
     @property
@@ -228,7 +233,8 @@ class Flow:
             sources: of a research job: paths of files and folders, and http(s) addresses.
             budget: limits of the job; those of its effort or of the configuration when None.
             idempotency_key: submitting with the same key again gives the same job back.
-            asked: every other field of ``JobSpec``: output, verify, effort, on_limit, deadline, priority, tenant ...
+            asked: every other field of ``JobSpec`` (output, verify, effort, on_limit, deadline, tenant, previous ...)
+                and of ``JobSources`` (after, before, include_domains, allow_network ...).
 
         Returns:
             A handle: ``events()``, ``result()``, ``stop()`` ...
@@ -242,9 +248,8 @@ class Flow:
 
         on_limit = asked.pop("on_limit", "answer")
         limits = JobBudget(on_limit=on_limit) if budget is None else budget_for_job(budget, on_limit)
-        where = JobSources(
-            origins=tuple(str(source) for source in sources), allow_private=asked.pop("allow_private", False)
-        )
+        bounds = {name: asked.pop(name) for name in JobSources.model_fields if name in asked}
+        where = {"origins": tuple(str(source) for source in sources), **bounds}
         spec = ask_for(kind=kind, query=query, sources=where, budget=limits, **asked)
         await self._work()
         view = await self.jobs.submit(spec, idempotency_key=idempotency_key)

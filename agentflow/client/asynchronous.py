@@ -73,9 +73,12 @@ class AsyncClient:
         return await self._do(calls.submit(calls.request_of(query, fields), idempotency_key))
 
     async def submit_many(
-        self, requests: Sequence[ResearchRequest], *, idempotency_key: str | None = None
+        self, requests: Sequence[ResearchRequest | Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> BatchView:
-        """Submit up to a hundred jobs; each is accepted or refused by itself. The key covers each at its place."""
+        """Submit up to a hundred jobs, each by its fields; each is accepted or refused by itself.
+
+        The key covers each at its place. Errors as for ``submit``.
+        """
         return await self._do(calls.submit_many(requests, idempotency_key))
 
     async def estimate(self, query: str | ResearchRequest, **fields: Any) -> Estimate:

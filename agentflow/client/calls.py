@@ -80,10 +80,13 @@ def submit(request: ResearchRequest, idempotency_key: str | None) -> Call[Submit
     return Call("POST", _BASE, _reader(Submitted), body, headers=headers)
 
 
-def submit_many(requests: Sequence[ResearchRequest], idempotency_key: str | None) -> Call[BatchView]:
+def submit_many(
+    requests: Sequence[ResearchRequest | Mapping[str, Any]], idempotency_key: str | None
+) -> Call[BatchView]:
     """Submit many jobs; a key is made where none is given."""
     headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
-    body = {"requests": [request.model_dump(mode="json", exclude_defaults=True) for request in requests]}
+    made = [one if isinstance(one, ResearchRequest) else request_of("", one) for one in requests]
+    body = {"requests": [request.model_dump(mode="json", exclude_defaults=True) for request in made]}
     return Call("POST", f"{_BASE}/batch", _reader(BatchView), body, headers=headers)
 
 

@@ -69,8 +69,13 @@ class Client:
         """
         return self._do(calls.submit(calls.request_of(query, fields), idempotency_key))
 
-    def submit_many(self, requests: Sequence[ResearchRequest], *, idempotency_key: str | None = None) -> BatchView:
-        """Submit up to a hundred jobs; each is accepted or refused by itself. The key covers each at its place."""
+    def submit_many(
+        self, requests: Sequence[ResearchRequest | Mapping[str, Any]], *, idempotency_key: str | None = None
+    ) -> BatchView:
+        """Submit up to a hundred jobs, each by its fields; each is accepted or refused by itself.
+
+        The key covers each at its place. Errors as for ``submit``.
+        """
         return self._do(calls.submit_many(requests, idempotency_key))
 
     def estimate(self, query: str | ResearchRequest, **fields: Any) -> Estimate:

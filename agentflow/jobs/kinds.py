@@ -26,6 +26,8 @@ from agentflow.errors import UsageError
 from agentflow.jobs.job import Artifact, JobSpec, JobState, Role, StopReason
 from agentflow.jobs.plain import clean, compact
 from agentflow.jobs.store.base import BlobStore
+from agentflow.research.earlier import Earlier
+from agentflow.research.sources.source import Source
 from agentflow.runtime import Runtime
 
 
@@ -64,6 +66,7 @@ class JobContext:
         tell: where its events go.
         approved: whether a person has approved its plan.
         plan: its plan, when an earlier run made one or a person gave one.
+        earlier: asks for what the job left that this one follows; None when it follows none.
     """
 
     id: str
@@ -79,6 +82,7 @@ class JobContext:
     kept: Outcome | None = None
     effects: Chain | None = None
     state: JobState = JobState.PLANNING
+    earlier: Callable[[], Awaitable[tuple[Earlier, tuple[Source, ...]]]] | None = None
 
     def emit(self, kind: str, data: Mapping[str, Any]) -> None:
         """Tell of something that happened; it gets a number once it is written."""

@@ -144,6 +144,13 @@ def artifacts(connection: sa.Connection, id: str, name: str | None = None) -> li
     ]  # fmt: skip
 
 
+def source_bytes(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Bytes of text that each of these jobs has read."""
+    chosen = sa.select(artifact.c.job, sa.func.sum(artifact.c.size)).where(artifact.c.job.in_(ids))
+    rows = connection.execute(chosen.where(artifact.c.role == "source").group_by(artifact.c.job))
+    return {row[0]: int(row[1]) for row in rows}
+
+
 def ended_before(connection: sa.Connection, days: float, most: int) -> list[str]:
     """Jobs that ended more than so many days ago, the oldest first."""
     since = now_ms(connection) - int(days * 86_400_000)

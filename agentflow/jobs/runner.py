@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 from agentflow.budget.budget import Budget
@@ -28,11 +29,12 @@ from agentflow.jobs.journal import Journal
 from agentflow.jobs.kinds import AwaitApproval, JobContext, Kind, Kinds, Outcome
 from agentflow.jobs.naming import RESULT
 from agentflow.jobs.plain import clean, result_text
+from agentflow.jobs.previous import load_previous
 from agentflow.jobs.records import spend_text
 from agentflow.jobs.statements import row_of
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.transitions import Ending, Fence, Taken
-from agentflow.runtime import Runtime, budget_of
+from agentflow.runtime import Runtime
 from agentflow.telemetry import tracing
 
 _LOG = logging.getLogger(__name__)
@@ -242,11 +244,14 @@ class Runner:
 
         meter.listen(tell_budget, answers=False)
         plan = None if taken.plan is None else tuple(_strings(taken.plan))
-        return JobContext(fence.job, spec, taken.run, runtime, meter, self._store, tell, taken.approved, plan)
+        context = JobContext(fence.job, spec, taken.run, runtime, meter, self._store, tell, taken.approved, plan)
+        if spec.previous is not None:
+            context.earlier = partial(load_previous, self._database, self._store, spec)
+        return context
 
     def limits(self, spec: JobSpec, budget: JobBudget) -> Budget:
         """What the meter holds the job to."""
-        return limits_of(budget, spec.effort, budget_of(self._runtime.settings.budget))
+        return limits_of(budget, spec.effort, self._runtime.settings)
 
     async def _body(self, work: AtWork, taken: Taken, context: JobContext) -> Ending:
         kind = self._kinds.get(taken.spec.kind)

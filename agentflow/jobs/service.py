@@ -34,6 +34,7 @@ from agentflow.jobs.job import (
     JobView,
 )
 from agentflow.jobs.naming import BASIS, RESULT, new_job_id
+from agentflow.jobs.previous import followed
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.transitions import Submission
 from agentflow.jobs.watch import Glimpse, Watch
@@ -85,17 +86,33 @@ class Jobs:
 
         Raises:
             KeyReused: the key came before with another spec.
-            UsageError: no worker can run this kind, or the job it follows is unknown.
+            UnknownJob: there is no job that it follows, or that is another tenant's.
+            JobStateConflict: the job that it follows has not ended, or has no result.
+            UsageError: neither it nor the job it follows has sources.
             JobStoreError: it could not be written; it was not submitted.
         """
         request = spec.model_dump_json(exclude_defaults=True)
         new = Submission(new_job_id(), spec, hashlib.sha256(request.encode()).hexdigest(), idempotency_key)
-        if spec.previous is not None:
-            await self.get(spec.previous, tenant=spec.tenant)
-        view = records.view_of(await self._database.write(lambda c: transitions.submit(c, new)))
+
+        def work(connection: sa.Connection) -> records.Row:
+            row = transitions.submit(connection, new)
+            # A request that came before is answered as it was then, whatever became of the job that it follows.
+            if row.id == new.id:
+                followed(connection, spec)
+            return row
+
+        view = records.view_of(await self._database.write(work))
         if self._submitted is not None:
             self._submitted()
         return view
+
+    async def check(self, spec: JobSpec) -> None:
+        """Refuse what ``submit`` refuses for the job that it follows, and submit nothing.
+
+        Raises:
+            UnknownJob, JobStateConflict, UsageError: as ``submit`` says.
+        """
+        await self._database.read(lambda c: followed(c, spec))
 
     async def get(self, id: str, *, tenant: str | None = None) -> JobView:
         """How the job stands.
@@ -191,6 +208,10 @@ class Jobs:
     async def sources(self, id: str, *, tenant: str | None = None) -> Sequence[Artifact]:
         """What the job read; ``facts`` has each one's origin and title, ``read`` its text."""
         return [one for one in await self.artifacts(id, tenant=tenant) if one.role == "source"]
+
+    async def source_bytes(self, ids: Sequence[str]) -> dict[str, int]:
+        """How many bytes of text each of these jobs has read; those without sources are left out."""
+        return await self._database.read(lambda c: records.source_bytes(c, ids))
 
     async def artifacts(self, id: str, *, tenant: str | None = None) -> Sequence[Artifact]:
         """Everything the job keeps, by name: result, sources, rendered reports."""

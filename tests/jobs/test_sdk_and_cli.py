@@ -91,6 +91,8 @@ async def test_what_cannot_be_asked_is_told_in_a_line(place: Place) -> None:
             ({"query": "a", "queue": "../x"}, "queue: "),
             ({"query": "a", "metadata": {"k": "x" * 600}}, "metadata: "),
             ({"query": "a", "budget": Budget(usd=1, per="day")}, "budget per day"),
+            ({"query": "a", "after": "2026-01-02", "before": "2026-01-01"}, "sources: after: is later than before"),
+            ({"query": "a", "sources": ["https://example.org"], "allow_network": False}, "allow_network is false"),
         ):
             with pytest.raises(UsageError, match=words):
                 await flow.submit("research", **asked)  # type: ignore[arg-type]
