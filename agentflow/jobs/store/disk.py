@@ -53,7 +53,10 @@ class DiskStore:
         if (folder / sha256).exists():
             return
         for each in (self._folder, folder.parent, folder):
-            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not each.exists():
+                each.mkdir(mode=0o700, parents=True, exist_ok=True)
+                # A folder whose name is not on the disk takes its files with it when the power goes.
+                _sync(each.parent)
         handle, unfinished = tempfile.mkstemp(dir=folder, prefix="unfinished-")
         try:
             with os.fdopen(handle, "wb") as file:
