@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from agentflow.orchestration.agent import Agent
     from agentflow.research.output import JobOutput
     from agentflow.research.report import Citation, Claim, Report
+    from agentflow.research.sources import Scope
 
 __all__ = [
     "Agent",
@@ -84,6 +85,7 @@ __all__ = [
     "Report",
     "Request",
     "Reuse",
+    "Scope",
     "Settings",
     "SourceError",
     "Spend",
@@ -130,6 +132,7 @@ _HOMES = {
     "Report": "research.report",
     "Request": "messages",
     "Reuse": "cascade.cache",
+    "Scope": "research.sources",
     "Settings": "config",
     "Spend": "budget.spend",
     "Statistical": "budget.admission",

@@ -34,7 +34,7 @@ from agentflow.cascade.stream import ReplyStream
 from agentflow.cascade.trail import attempt_key
 from agentflow.cascade.warmth import Warmth
 from agentflow.errors import UsageError
-from agentflow.messages import Delta, Message, Request, ToolSpec, writable
+from agentflow.messages import Delta, Message, Request, ToolChoice, ToolSpec, writable
 from agentflow.telemetry import tracing
 
 Output = TypeVar("Output")
@@ -251,7 +251,8 @@ class Chain:
         # Tools stand at the head of a prompt: in one order, so that servers find the prompt before in their caches.
         schema, tools = request.schema or output_schema(output), _in_order(() if last else request.tools)
         if schema is not request.schema or tools is not request.tools:
-            request = replace(request, schema=schema, tools=tools)
+            choice = request.tool_choice if tools else ToolChoice()
+            request = replace(request, schema=schema, tools=tools, tool_choice=choice)
         name = writable(name)
         self._calls += 1
         key = self._key(name, request)

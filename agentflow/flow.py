@@ -19,12 +19,15 @@ from agentflow.budget.budget import Budget
 from agentflow.budget.events import Ask
 from agentflow.chain import Chain
 from agentflow.config import Settings, load_settings
-from agentflow.errors import UsageError
+from agentflow.errors import AgentflowError, UsageError
+from agentflow.jobs.effort import effort_of
+from agentflow.jobs.job import Effort
 from agentflow.jobs.research import run_research
 from agentflow.jobs.runs import RunStore
 from agentflow.research.output import JobOutput, Verify
 from agentflow.research.pipeline import ResearchTask
 from agentflow.research.report import Report
+from agentflow.research.sources.scope import ANYTHING, Scope
 from agentflow.runtime import Runtime, budget_of
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from agentflow.jobs.worker import Worker
 
 _LOG = logging.getLogger(__name__)
+# How often a process that may not work on the jobs of an SQLite file looks whether it may now.
+_LOOK_AGAIN_S = 1.0
 
 
 class Flow:
@@ -146,7 +151,8 @@ class Flow:
         sources: Sequence[str | Path],
         *,
         budget: Budget | None = None,
-        allow_private: bool = False,
+        effort: Effort = "auto",
+        scope: Scope = ANYTHING,
         tenant: str | None = None,
         ask: Ask | None = None,
         residency: Collection[str] | None = None,
@@ -158,8 +164,9 @@ class Flow:
         Args:
             question: what you want to know.
             sources: paths of files and folders, and http(s) addresses.
-            budget: limits of the job; those of the configuration when None.
-            allow_private: fetch pages from private addresses too.
+            budget: limits of the job; those of its effort when None.
+            effort: how deep to look; ``auto`` is as configured.
+            scope: what may be read of the sources: which domains, which days, private addresses, or no page at all.
             tenant: who pays, by its name in the configuration.
             ask: asked when a call does not fit a budget with ``on_exceed="ask"``; returns what to raise, or None.
             residency: every call of the job is served in regions with one of these tags, as in ``{"eu"}``.
@@ -175,11 +182,11 @@ class Flow:
             SourceError: a source cannot be read.
             UsageError: the question is empty, or there is no such tenant.
         """
-        task = ResearchTask(
-            question, tuple(str(source) for source in sources), allow_private, output or JobOutput(), verify
+        profile, origins = effort_of(effort, self.settings), tuple(str(source) for source in sources)
+        task = ResearchTask(question, origins, scope, profile.depth, output or JobOutput(), verify)
+        finished = await run_research(
+            self.runtime, task, budget or profile.budget, tenant=tenant, ask=ask, residency=residency
         )
-        limits = budget or budget_of(self.settings.budget)
-        finished = await run_research(self.runtime, task, limits, tenant=tenant, ask=ask, residency=residency)
         return finished.report
 
     @property
@@ -217,7 +224,7 @@ class Flow:
     ) -> JobHandle:
         """Submit a durable job: it has an id at once, and goes on through restarts until it has ended.
 
-        With jobs in SQLite this process works on them, unless another one does already. With jobs in PostgreSQL
+        With jobs in SQLite this process works on them, as soon as no other one does. With jobs in PostgreSQL
         workers do: ``agentflow worker``.
 
         Args:
@@ -226,7 +233,8 @@ class Flow:
             sources: of a research job: paths of files and folders, and http(s) addresses.
             budget: limits of the job; those of its effort or of the configuration when None.
             idempotency_key: submitting with the same key again gives the same job back.
-            asked: every other field of ``JobSpec``: output, verify, effort, on_limit, deadline, priority, tenant ...
+            asked: every other field of ``JobSpec`` (output, verify, effort, on_limit, deadline, tenant, previous ...)
+                and of ``JobSources`` (after, before, include_domains, allow_network ...).
 
         Returns:
             A handle: ``events()``, ``result()``, ``stop()`` ...
@@ -240,18 +248,21 @@ class Flow:
 
         on_limit = asked.pop("on_limit", "answer")
         limits = JobBudget(on_limit=on_limit) if budget is None else budget_for_job(budget, on_limit)
-        where = JobSources(
-            origins=tuple(str(source) for source in sources), allow_private=asked.pop("allow_private", False)
-        )
+        bounds = {name: asked.pop(name) for name in JobSources.model_fields if name in asked}
+        where = {"origins": tuple(str(source) for source in sources), **bounds}
         spec = ask_for(kind=kind, query=query, sources=where, budget=limits, **asked)
         await self._work()
         view = await self.jobs.submit(spec, idempotency_key=idempotency_key)
         return JobHandle(self.jobs, view)
 
     async def _work(self) -> None:
-        """Work on this database's jobs, if it is for one process and no other does."""
+        """Work on this database's jobs, if it is for one process and no other does; else as soon as that one ends."""
         if self._serving is not None or self.settings.jobs.kind != "sqlite":
             return
+        await self._report()
+        self._serving = asyncio.create_task(self._serve(), name="agentflow jobs")
+
+    async def _report(self) -> None:
         from agentflow.jobs.hiring import open_worker
 
         worker = open_worker(self.settings, self.runtime, kinds=self._kinds)
@@ -260,9 +271,30 @@ class Flow:
         except UsageError as refused:
             _LOG.info("%s", refused)
             await worker.aclose()
-            return
-        self._worker = worker
-        self._serving = asyncio.create_task(worker.serve(self._enough), name="agentflow jobs")
+        else:
+            self._worker = worker
+
+    async def _serve(self) -> None:
+        """Work until enough is done; while another process does, look again and again whether it has ended."""
+        while not self._enough.is_set():
+            worker = self._worker
+            if worker is None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_AGAIN_S):
+                        await self._enough.wait()
+                        return
+                try:
+                    await self._report()
+                except AgentflowError as error:
+                    _LOG.warning("%s It is tried again.", error)
+                continue
+            try:
+                await worker.serve(self._enough)
+            except Exception:
+                _LOG.exception("The worker of this process failed; another one goes on.")
+            finally:
+                self._worker = None
+                await worker.aclose()
 
     def _nudge(self) -> None:
         if self._worker is not None:
@@ -275,10 +307,8 @@ class Flow:
             jobs, self._jobs = self._jobs, None
             if jobs is not None:
                 stack.push_async_callback(jobs.aclose)
-            worker, self._worker = self._worker, None
             serving, self._serving = self._serving, None
-            if worker is not None and serving is not None:
-                stack.push_async_callback(worker.aclose)
+            if serving is not None:
                 self._enough.set()
                 await serving
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error"]
@@ -69,6 +69,53 @@ class OutputSchema:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """What a model has to do with its tools.
+
+    ``required``: it asks for one, whichever; ``name``: it asks for this one. ``parallel``: whether it may ask for
+    several at once; None leaves that to its server.
+    """
+
+    required: bool = False
+    name: str | None = None
+    parallel: bool | None = None
+
+    @property
+    def forced(self) -> bool:
+        """Whether a reply without a call of a tool is none."""
+        return self.required or self.name is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the tokens of a reply are chosen, beside temperature and seed. None leaves it to the model's server.
+
+    ``top_p`` (above 0, to 1): from the likeliest tokens that have this probability together. ``frequency_penalty`` and
+    ``presence_penalty`` (-2 to 2): against what has been written already, by how often, or at all.
+    ``reasoning_effort``: how long a model thinks that can be told (``low``, ``medium``, ``high`` ...).
+    """
+
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    reasoning_effort: str | None = None
+
+    def said(self) -> dict[str, float | str]:
+        """What is not left to the server, by its name."""
+        told = {
+            "top_p": self.top_p,
+            "frequency_penalty": self.frequency_penalty,
+            "presence_penalty": self.presence_penalty,
+            "reasoning_effort": self.reasoning_effort,
+        }
+        return {name: value for name, value in told.items() if value is not None}
+
+
+_ANY_CHOICE: Final = ToolChoice()
+_ANY_SAMPLING: Final = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One question to a cascade.
 
@@ -79,7 +126,8 @@ class Request:
     rung reads. ``max_output_tokens`` bounds the reply; None means the rung's default.
     ``timeout_s`` bounds the wall clock of the whole call, over all its attempts; a backend, of the one it is asked for.
     ``key`` is the attempt's name in the ledger: servers are told a digest of it as the request's id, so that their logs
-    and the ledger can be laid side by side.
+    and the ledger can be laid side by side. ``top_logprobs``: with ``logprobs``, each token's text is told too, and as
+    many of the likeliest in its place.
     """
 
     messages: tuple[Message, ...]
@@ -90,7 +138,10 @@ class Request:
     stop: tuple[str, ...] = ()
     schema: OutputSchema | None = None
     tools: tuple[ToolSpec, ...] = ()
+    tool_choice: ToolChoice = _ANY_CHOICE
+    sampling: Sampling = _ANY_SAMPLING
     logprobs: bool = False
+    top_logprobs: int | None = None
     timeout_s: float | None = None
     priority: int | None = None
     cache_salt: str | None = None
@@ -107,7 +158,7 @@ class Request:
 
     def fingerprint(self) -> str:
         """The digest in full, where requests of strangers must not be mistaken for each other: 64 hex digits."""
-        parts = {
+        parts: dict[str, Any] = {
             "messages": [
                 [m.role, m.content, [[c.id, c.name, c.arguments] for c in m.tool_calls], m.tool_call_id]
                 + [[i.media_type, i.detail, hashlib.sha256(i.data).hexdigest()] for i in m.images]
@@ -121,6 +172,13 @@ class Request:
             "tools": [[t.name, t.description, dict(t.parameters)] for t in self.tools],
             "logprobs": self.logprobs,
         }
+        # Only where they are said: requests without them keep the names that they have in ledgers and on cassettes.
+        if self.tool_choice != _ANY_CHOICE:
+            parts["tool_choice"] = asdict(self.tool_choice)
+        if self.sampling != _ANY_SAMPLING:
+            parts["sampling"] = self.sampling.said()
+        if self.top_logprobs is not None:
+            parts["top_logprobs"] = self.top_logprobs
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -157,6 +215,15 @@ class TokenUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """A token of a reply: its text, the natural log of its probability, and the likeliest in its place."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Seconds of one attempt, on the monotonic clock. None is unknown."""
 
@@ -190,7 +257,8 @@ class Completion:
     ``logprobs`` are natural-log probabilities of the reply's tokens, in order, when they were asked for
     and the server gave them. ``reported_joules`` is what the server itself said it used, ``batch`` how many sequences
     it decoded together meanwhile, where that is known; ``measured`` is what our own counters say of it. ``ignored``
-    names what was asked for and is known not to have been heeded.
+    names what was asked for and is known not to have been heeded. ``tokens`` are the reply's, where their texts were
+    asked for (``top_logprobs``).
     """
 
     text: str
@@ -206,6 +274,7 @@ class Completion:
     measured: MeasuredJoules | None = None
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     ignored: tuple[str, ...] = ()
+    tokens: tuple[Token, ...] | None = None
 
 
 def writable(text: str) -> str:

@@ -275,11 +275,14 @@ class Runtime:
                 f'Say it in models.{guessed}.energy; {{ kind = "remote" }} there accepts a wide prior.'
             )
 
-    def cascade(self, name: str, code: CodeRung | None = None) -> Cascade:
-        """The cascade of this name, with ``code`` as its code rung; without one, its model rungs alone."""
+    def cascade(self, name: str, code: CodeRung | None = None, *, model_rungs: int | None = None) -> Cascade:
+        """The cascade of this name, with ``code`` as its code rung; without one, its model rungs alone.
+
+        With ``model_rungs``, only so many of its models from the first on; a cascade that is pinned to one keeps that.
+        """
         chosen = self.settings.cascade(name)
         rungs: list[Rung] = []
-        for rung in chosen.rungs:
+        for rung in chosen.climbed(model_rungs):
             if rung != CODE:
                 rungs.append(self.rung(rung))
             elif code is not None:

@@ -104,7 +104,7 @@ def test_the_public_names_are_these_and_each_can_be_had() -> None:
     expected = """Agent AgentflowError ApiError AsyncClient Attempt Budget BudgetExceeded CallFailed Candidate
         Cascade Chain Check Citation Claim Client ConfigError EffectInDoubt Energy Flow Image JobBudget JobContext
         JobEvent JobHandle JobOutput JobResult JobSpec JobState JobView LedgerError Message NotDone NotServed Reply
-        Report Request Reuse Settings SourceError Spend Statistical StopReason TokenUsage UnpricedModel
+        Report Request Reuse Scope Settings SourceError Spend Statistical StopReason TokenUsage UnpricedModel
         UnprofiledModel UsageError Verdict __version__ read_image token_confidence"""
     assert agentflow.__all__ == expected.split()
     for name in agentflow.__all__:

@@ -1,7 +1,7 @@
 """What servers of the OpenAI chat API add to it: vLLM's and llama-server's fields, and how to tell which one it is.
 
 A plain server is sent nothing that it might refuse; the others are told more, each in its own words. Imports base,
-untrusted, messages. ``openai_http`` speaks with it.
+untrusted, wire, messages. ``openai_http`` speaks with it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import aiohttp
 
 from agentflow.backends.base import Dialect, ServerFacts
 from agentflow.backends.untrusted import bounded, count, items, mapping, name
+from agentflow.backends.wire import forced_alone
 from agentflow.errors import BadReply
 from agentflow.messages import Request
 
@@ -36,6 +37,8 @@ def dressed(body: dict[str, Any], request: Request, dialect: Dialect) -> tuple[s
     Returns:
         What this dialect has no words for, of what was asked.
     """
+    if dialect == "llamacpp":
+        forced_alone(body, request)
     if dialect != "vllm":
         asked = (("priority", request.priority), ("cache_salt", request.cache_salt))
         return tuple(name for name, value in asked if value is not None)
@@ -53,7 +56,8 @@ def dressed(body: dict[str, Any], request: Request, dialect: Dialect) -> tuple[s
 
 def needs_words(request: Request) -> bool:
     """Whether a request would be sent otherwise in another dialect."""
-    return request.schema is not None or request.priority is not None or request.cache_salt is not None
+    asked = (request.schema, request.priority, request.cache_salt, request.tool_choice.name)
+    return any(one is not None for one in asked)
 
 
 async def examine(

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -86,10 +86,13 @@ def readable(request: Request) -> dict[str, Any]:
         "tools": [
             {"name": t.name, "description": t.description, "parameters": dict(t.parameters)} for t in request.tools
         ],
+        "tool_choice": _said(asdict(request.tool_choice)),
+        **request.sampling.said(),
         "logprobs": request.logprobs,
+        "top_logprobs": request.top_logprobs,
     }
     # Zero is a value: a temperature, a seed.
-    return {name: value for name, value in data.items() if not (value is None or value is False or value == [])}
+    return {name: value for name, value in data.items() if not (value is None or value is False or value in ([], {}))}
 
 
 def struck(text: str) -> str:
@@ -147,6 +150,10 @@ def from_line(data: Mapping[str, Any], line: int) -> Exchange:
     pieces = tuple(map(str, cast("list[Any]", deltas)))
     told = cast("dict[str, Any]", request)
     return Exchange(**names, turn=turn, request=told, outcome=outcome, deltas=pieces, line=line)
+
+
+def _said(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if value not in (None, False)}
 
 
 def _text(name: str, value: Any) -> str:

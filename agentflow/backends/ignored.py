@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from agentflow.backends.untrusted import mapping
-from agentflow.messages import Completion, Request, TokenUsage
+from agentflow.messages import Completion, Request, TokenUsage, ToolCall
 
 Count = Callable[[Request, str], TokenUsage]
 
@@ -47,7 +47,8 @@ def ignored(request: Request, completion: Completion, count: Count) -> tuple[str
         count: counts tokens as the model does, or nearly.
 
     Returns:
-        Names among ``logprobs``, ``schema``, ``tools``, ``stop``, ``max_tokens`` and ``usage_too_low``.
+        Names among ``logprobs``, ``schema``, ``tools``, ``tool_choice``, ``parallel_tool_calls``, ``stop``,
+        ``max_tokens`` and ``usage_too_low``.
     """
     text, usage = completion.text, completion.usage
     whole = completion.finish_reason == "stop"
@@ -55,6 +56,8 @@ def ignored(request: Request, completion: Completion, count: Count) -> tuple[str
         "logprobs": request.logprobs and completion.logprobs is None and bool(text),
         "schema": request.schema is not None and whole and bool(text) and not _is_of(text, request.schema.schema),
         "tools": bool(request.tools) and not completion.tool_calls and _calls_in_text(text, request),
+        "tool_choice": bool(text or completion.tool_calls) and not is_chosen(request, completion.tool_calls),
+        "parallel_tool_calls": request.tool_choice.parallel is False and len(completion.tool_calls) > 1,
         "stop": any(stop and stop in text for stop in request.stop),
         "max_tokens": request.max_output_tokens is not None and _longer(usage, request.max_output_tokens),
         "usage_too_low": _too_low(request, completion, count),
@@ -124,6 +127,14 @@ def _calls_in_text(text: str, request: Request) -> bool:
         return False
     called = (mapping(value) or {}).get("name")
     return any(called == tool.name for tool in request.tools)
+
+
+def is_chosen(request: Request, calls: Sequence[ToolCall]) -> bool:
+    """Whether the tools that had to be called were, and no other."""
+    choice, called = request.tool_choice, [call.name for call in calls]
+    if not request.tools or not choice.forced:
+        return True
+    return bool(called) and (choice.name is None or set(called) == {choice.name})
 
 
 def _longer(usage: TokenUsage, most: int) -> bool:

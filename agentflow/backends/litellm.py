@@ -24,7 +24,10 @@ _ENVIRONMENT: Final = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "
 # What is sent, by what was asked for: a provider that does not know the one does not heed the other.
 _SENT_AS: Final = {
     "max_tokens": "max_output_tokens", "temperature": "temperature", "seed": "seed", "stop": "stop",
-    "logprobs": "logprobs", "tools": "tools", "response_format": "schema",
+    "logprobs": "logprobs", "top_logprobs": "top_logprobs", "tools": "tools", "tool_choice": "tool_choice",
+    "parallel_tool_calls": "parallel_tool_calls", "response_format": "schema", "top_p": "top_p",
+    "frequency_penalty": "frequency_penalty", "presence_penalty": "presence_penalty",
+    "reasoning_effort": "reasoning_effort",
 }  # fmt: skip
 
 
@@ -68,7 +71,7 @@ class LiteLLMBackend:
         litellm = await self._load(model)
         started = time.monotonic()
         body = self._body(model, request)
-        gathered, first_s = Gathered(tell), None
+        gathered, first_s = Gathered(tell, request.top_logprobs is not None), None
         try:
             async with asyncio.timeout(request.timeout_s):
                 stream = await litellm.acompletion(**body)
@@ -99,6 +102,7 @@ class LiteLLMBackend:
             id=gathered.id,
             tool_calls=calls,
             logprobs=tuple(gathered.logprobs) or None,
+            tokens=tuple(gathered.tokens) or None,
             reported_joules=gathered.joules,
             ignored=self._ignored(body, request),
         )

@@ -17,8 +17,9 @@ from typing import Any, cast
 
 from agentflow.backends.base import Probe
 from agentflow.backends.gguf import is_gguf
+from agentflow.backends.ignored import is_chosen
 from agentflow.backends.llamacpp_server import LlamaServer, Opening, gpus
-from agentflow.backends.wire import Gathered, request_json, seconds, usage_of
+from agentflow.backends.wire import Gathered, forced_alone, request_json, seconds, usage_of
 from agentflow.errors import BackendError, BackendTimeout, BadReply, ConfigError, ContextOverflow, RequestRejected
 from agentflow.messages import Completion, Delta, Request, Timings, TokenUsage
 
@@ -116,6 +117,7 @@ class LlamaCppBackend:
             id=gathered.id,
             tool_calls=gathered.tool_calls(),
             logprobs=tuple(gathered.logprobs) or None,
+            tokens=tuple(gathered.tokens) or None,
             ignored=generated.ignored,
         )
 
@@ -125,7 +127,7 @@ class LlamaCppBackend:
         """In a worker thread: run the request to its end, or until ``stop``."""
         server = self._load()
         started = time.monotonic()
-        gathered, first_s = Gathered(tell), None
+        gathered, first_s = Gathered(tell, request.top_logprobs is not None), None
         failures: list[BackendError] = []
 
         def on_chunk(data: Any) -> bool:
@@ -141,11 +143,12 @@ class LlamaCppBackend:
             return stop.is_set()
 
         body = request_json(model, request) | {"stream": True, "stream_options": {"include_usage": True}}
+        forced_alone(body, request)
         result = server.chat(body, on_chunk)
         if failures:
             raise failures[0]
         _raise_error(result, model)
-        return _Generated(gathered, first_s, _ignored(server, request))
+        return _Generated(gathered, first_s, _ignored(server, request, gathered))
 
     def _load(self) -> LlamaServer:
         with self._loading:
@@ -197,9 +200,14 @@ def _in_loop(
     return pass_on
 
 
-def _ignored(server: LlamaServer, request: Request) -> tuple[str, ...]:
+def _ignored(server: LlamaServer, request: Request, gathered: Gathered) -> tuple[str, ...]:
     """What of a request llama.cpp passes over in silence."""
     found = [name for name in ("priority", "cache_salt") if getattr(request, name) is not None]
+    if request.sampling.reasoning_effort is not None:
+        found.append("reasoning_effort")
+    # Its grammar does not hold every template to a call.
+    if not is_chosen(request, gathered.tool_calls()):
+        found.append("tool_choice")
     return tuple(found if not request.tools or server.shows_tools else ["tools", *found])
 
 

@@ -98,7 +98,7 @@ class OpenAIBackend:
         """Ask the server, within ``request.timeout_s`` altogether.
 
         A request with a ``cache_salt`` waits until the server's dialect is known, for sending it without would let
-        others see what is cached.
+        others see what is cached; one that names the tool to be called waits too, for llama.cpp passes names over.
 
         Raises:
             BackendError: as the subclass that says whether it may have cost something.
@@ -108,7 +108,7 @@ class OpenAIBackend:
             async with asyncio.timeout(request.timeout_s):
                 if self._dialect is not None or not needs_words(request) or started < self._ask_again_at:
                     return await self._retrying(model, request, tell)
-                if request.cache_salt is not None:
+                if request.cache_salt is not None or request.tool_choice.name is not None:
                     await self._learn(model)
                     return await self._retrying(model, request, tell)
                 async with _beside(self._learn(model)):
@@ -129,7 +129,7 @@ class OpenAIBackend:
         unsaid = dressed(body, request, self._dialect or "openai")
         if self._stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        gathered, answered = Gathered(tell), False
+        gathered, answered = Gathered(tell, request.top_logprobs is not None), False
         try:
             async with self._open().post(
                 self._chat, data=written(body), headers=self._headers(request), allow_redirects=False
@@ -211,6 +211,7 @@ class OpenAIBackend:
             id=gathered.id,
             tool_calls=calls,
             logprobs=tuple(gathered.logprobs) or None,
+            tokens=tuple(gathered.tokens) or None,
             reported_joules=gathered.joules,
         )
         unheeded = (*unheeded, *ignored(request, completion, self._count))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -17,12 +17,14 @@ from pydantic_core import to_json
 
 from agentflow.backends.untrusted import count, items, mapping, name, number, text
 from agentflow.errors import BadReply
-from agentflow.messages import Delta, FinishReason, Image, Message, Request, TokenUsage, ToolCall
+from agentflow.messages import Delta, FinishReason, Image, Message, Request, Token, TokenUsage, ToolCall, ToolChoice
 
 _MOST_REPLY_CHARS = 8_000_000
 _MOST_JOULES = 1e12
 # What servers mean by minus infinity, as a figure that JSON and databases can hold.
 _IMPROBABLE = -1e4
+# More alternatives than any server was asked for are not kept.
+_MOST_TOP = 20
 _SUMMARY = frozenset(("usage", "timings", "energy_joules", "energy_kwh"))
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop", "length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter",
@@ -43,8 +45,11 @@ def request_json(model: str, request: Request) -> dict[str, Any]:
         body["seed"] = request.seed
     if request.stop:
         body["stop"] = list(request.stop)
+    body.update(request.sampling.said())
     if request.logprobs:
         body["logprobs"] = True
+        if request.top_logprobs is not None:
+            body["top_logprobs"] = request.top_logprobs
     if request.tools:
         body["tools"] = [
             {
@@ -53,10 +58,19 @@ def request_json(model: str, request: Request) -> dict[str, Any]:
             }
             for t in request.tools
         ]
+        body.update(_choice_json(request.tool_choice))
     if request.schema is not None:
         schema = {"name": request.schema.name, "schema": dict(request.schema.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body
+
+
+def forced_alone(body: dict[str, Any], request: Request) -> None:
+    """Say which tool must be called to a server that cannot be told its name (llama.cpp): it sees no other."""
+    name = request.tool_choice.name
+    if name is not None and "tools" in body:
+        body["tools"] = [tool for tool in body["tools"] if tool["function"]["name"] == name]
+        body["tool_choice"] = "required"
 
 
 def written(body: Mapping[str, Any]) -> bytes:
@@ -74,9 +88,12 @@ class Gathered:
     """A reply as its chunks come in, or all at once; ``tell`` is told of each piece of its text."""
 
     tell: Callable[[Delta], None] | None = None
+    # Whether the texts of tokens are kept beside their probabilities.
+    token_texts: bool = False
     text: list[str] = field(default_factory=list[str])
     calls: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
     logprobs: list[float] = field(default_factory=list[float])
+    tokens: list[Token] = field(default_factory=list[Token])
     finish: FinishReason | None = None
     usage: Mapping[str, Any] | None = None
     timings: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -128,6 +145,10 @@ class Gathered:
             found = _logprobs(logprobs)
             self.logprobs.extend(found)
             self._grow(len(found))
+            if self.token_texts:
+                tokens = _tokens(logprobs)
+                self.tokens.extend(tokens)
+                self._grow(sum(len(token.text) + sum(len(one) for one, _ in token.top) for token in tokens))
         reason = choice.get("finish_reason")
         if isinstance(reason, str):
             self.finish = _REASONS.get(reason, "stop")
@@ -216,6 +237,34 @@ def _logprobs(value: Any) -> list[float]:
     # Left out, a token of no probability at all would make the reply look surer than it is.
     told = [_IMPROBABLE if token.get("logprob") == -math.inf else number(token.get("logprob")) for token in tokens]
     return [min(p, 0.0) for p in told if p is not None]
+
+
+def _tokens(value: Any) -> list[Token]:
+    return [
+        Token(text(token.get("token")) or "", _logprob(token), tuple(_top(token)))
+        for token in items((mapping(value) or {}).get("content"))
+    ]
+
+
+def _top(token: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for other in items(token.get("top_logprobs"))[:_MOST_TOP]:
+        yield text(other.get("token")) or "", _logprob(other)
+
+
+def _logprob(token: Mapping[str, Any]) -> float:
+    found = number(token.get("logprob"))
+    return _IMPROBABLE if found is None else min(found, 0.0)
+
+
+def _choice_json(choice: ToolChoice) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    if choice.name is not None:
+        body["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
+    elif choice.required:
+        body["tool_choice"] = "required"
+    if choice.parallel is not None:
+        body["parallel_tool_calls"] = choice.parallel
+    return body
 
 
 def _reported_joules(data: Mapping[str, Any], before: float | None) -> float | None:

@@ -104,7 +104,9 @@ async def send(sending: Sending, scope: CallScope, tell: Callable[[Delta], None]
         sending.spend = spend
         hold.settle(spend)
         first_token_s = completion.timings.first_token_s
-        await scope.ledger.close(key, "settled", spend=spend, completion=completion, first_token_s=first_token_s)
+        # A reply is kept to be given again: what is never repeated leaves its cost alone.
+        kept = completion if scope.repeats else None
+        await scope.ledger.close(key, "settled", spend=spend, completion=kept, first_token_s=first_token_s)
         return completion
 
 

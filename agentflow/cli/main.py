@@ -19,6 +19,7 @@ _COMMANDS = {
     "jobs": "Submit durable jobs, watch, stop and resume them.",
     "worker": "Work on durable jobs until told to end.",
     "models": "List the configured models: price, energy, latency, whether each can be reached.",
+    "efforts": "What each effort may spend, and how deep it looks.",
     "budget": "Read the ledger: reports, accounts, attempts in doubt, a recount.",
     "cascade": "What cascades have learned: calibration, calls to learn from.",
     "energy": "Joules: explain a call line by line, measure this machine, draw a job.",

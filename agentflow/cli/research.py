@@ -7,19 +7,23 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import Question
+from agentflow.cli.bounds import bounds_of, source_bounds
 from agentflow.cli.output import output_of, output_options
 from agentflow.cli.progress import show_progress
 from agentflow.config import Settings, load_settings
 from agentflow.errors import UsageError
+from agentflow.jobs.effort import effort_of
+from agentflow.jobs.job import Effort
 from agentflow.jobs.research import FinishedJob, run_research
+from agentflow.jobs.sources import bounds_for
 from agentflow.research.pipeline import ResearchTask
-from agentflow.runtime import Runtime, budget_of
+from agentflow.runtime import Runtime
 from agentflow.telemetry import export
 
 _EXIT = {"budget": 3, "interrupted": 130, "error": 1}
@@ -28,6 +32,7 @@ _EXIT = {"budget": 3, "interrupted": 130, "error": 1}
 @click.command("research")
 @click.argument("question")
 @click.argument("sources", nargs=-1, required=True, metavar="PATH|URL...")
+@click.option("--effort", type=click.Choice(get_args(Effort)), default="auto", help="How deep to look.")
 @click.option("--max-usd", metavar="DOLLARS", help="Most dollars the job may spend.")
 @click.option("--max-joules", metavar="JOULES", help="Most joules the job may spend.")
 @click.option("--max-tokens", metavar="TOKENS", help="Most tokens, input and output together.")
@@ -38,6 +43,7 @@ _EXIT = {"budget": 3, "interrupted": 130, "error": 1}
 @click.option("--tenant", metavar="NAME", help="Who pays, by its name in the configuration.")
 @output_options
 @click.option("--allow-private", is_flag=True, help="Fetch pages from private, loopback and link-local addresses too.")
+@source_bounds
 @click.option("--max-file-mb", type=float, help="Largest file to read, in megabytes.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for this run; must not exist yet.")
 @click.option("--config", type=click.Path(path_type=Path), help="Configuration file instead of ./agentflow.toml.")
@@ -49,8 +55,10 @@ def command(question: str, sources: tuple[str, ...], **options: Any) -> int:
     """
     settings = _settings(options)
     allow_private = options["allow_private"] or settings.sources.allow_private
-    task = ResearchTask(question, sources, allow_private, output_of(options), options["verify"])
-    budget = _budget(options, settings)
+    profile = effort_of(options["effort"], settings)
+    scope = bounds_for(**bounds_of(options)).scope(allow_private=allow_private)
+    task = ResearchTask(question, sources, scope, profile.depth, output_of(options), options["verify"])
+    budget = _budget(options, profile.budget)
     export.setup(capture_content=settings.telemetry.capture_content, compat=settings.telemetry.otel_compat)
     finished = asyncio.run(_run(settings, task, budget, options))
     if options["as_json"]:
@@ -112,10 +120,10 @@ def _settings(options: dict[str, Any]) -> Settings:
     return settings
 
 
-def _budget(options: dict[str, Any], settings: Settings) -> Budget:
-    """The limits of the command line, each over the configured one."""
+def _budget(options: dict[str, Any], configured: Budget) -> Budget:
+    """The limits of the command line, each over that of the effort."""
     given = {name.removeprefix("max_"): options[name] for name in options if name.startswith("max_")}
     for other in ("file_mb", "words"):
         given.pop(other)
     given["on_exceed"] = options["on_exceed"]
-    return replace(budget_of(settings.budget), **{name: value for name, value in given.items() if value is not None})
+    return replace(configured, **{name: value for name, value in given.items() if value is not None})

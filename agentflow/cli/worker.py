@@ -15,6 +15,7 @@ import click
 from agentflow.config import Settings, load_settings
 from agentflow.jobs.hiring import open_worker
 from agentflow.runtime import Runtime
+from agentflow.server.openai.background import KIND, response_kind
 from agentflow.telemetry import export
 
 # So many more containers than went away before the garbage collector looks at them.
@@ -61,11 +62,12 @@ async def _work(settings: Settings, queues: tuple[str, ...], slots: int | None) 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     try:
-        worker = open_worker(settings, runtime, queues=queues, slots=slots)
-        async with worker:
-            _spare_the_collector()
-            click.echo(f"Worker {worker.id} serves {', '.join(queues)}.", err=True)
-            await worker.serve(enough)
+        async with response_kind(settings) as respond:
+            worker = open_worker(settings, runtime, queues=queues, slots=slots, kinds={KIND: respond})
+            async with worker:
+                _spare_the_collector()
+                click.echo(f"Worker {worker.id} serves {', '.join(queues)}.", err=True)
+                await worker.serve(enough)
         click.echo("Worker ended; its unfinished jobs are handed over.", err=True)
         if worker.deaf:
             # All that counts is written; what still runs would keep the process for as long as it likes.

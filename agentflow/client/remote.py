@@ -19,12 +19,12 @@ from agentflow.jobs.job import (
     JobEvent,
     JobFilter,
     JobPage,
-    JobSources,
     JobSpec,
     JobState,
     JobView,
 )
 from agentflow.jobs.service import Jobs
+from agentflow.jobs.sources import JobSources, SourceBounds
 from agentflow.server.research.models import ResearchView
 
 _REPORT, _RESULT = "report.md", "result.json"
@@ -56,12 +56,12 @@ class RemoteJobs(Jobs):
         paths = [Path(origin) for origin in spec.sources.origins if origin not in urls]
         files = [file for path in paths for file in _files(path)]
         collections = [await self._client.upload(f"uploaded {secrets.token_hex(4)}", files)] if files else []
+        bounds = spec.sources.model_dump(include=set(SourceBounds.model_fields), exclude_defaults=True)
         request = request_of(
             spec.query,
             {
-                "sources": {"urls": urls, "collections": [*spec.sources.collections, *collections]},
-                "output": spec.output, "verify": spec.verify,
-                "effort": spec.effort, "budget": spec.budget,
+                "sources": {"urls": urls, "collections": [*spec.sources.collections, *collections], **bounds},
+                "output": spec.output, "verify": spec.verify, "effort": spec.effort, "budget": spec.budget,
                 "deadline": spec.deadline, "deferrable_until": spec.not_before, "priority": spec.priority,
                 "plan": {"approve": spec.plan_approval}, "previous_id": spec.previous, "metadata": spec.metadata,
             },

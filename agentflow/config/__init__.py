@@ -5,8 +5,9 @@ The file is looked for in the working folder; AGENTFLOW_CONFIG names another. A 
 the names of the variables that hold them. Each table has its file; ``settings`` holds them, ``loading`` reads them.
 """
 
-from agentflow.config.cascades import CascadeSettings
+from agentflow.config.cascades import CODE, CascadeSettings
 from agentflow.config.cassette import CassetteSettings
+from agentflow.config.efforts import EffortName, EffortSettings
 from agentflow.config.jobs import JobSettings, JobStoreSettings, QueueSettings
 from agentflow.config.lanes import BreakerSettings, ConcurrencySettings, LaneSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, LimitSettings, TenantSettings
@@ -14,7 +15,7 @@ from agentflow.config.loading import CONFIG_FILE, EXAMPLE, example_config, load_
 from agentflow.config.models import EnergySettings, ModelSettings, PriceSettings, RateSettings, TierSettings
 from agentflow.config.research import EmbedderSettings, ResearchSettings, SourceSettings
 from agentflow.config.server import ServerSettings
-from agentflow.config.settings import CODE, Settings, StoreSettings, TelemetrySettings
+from agentflow.config.settings import Settings, StoreSettings, TelemetrySettings
 
 __all__ = [
     "CODE",
@@ -25,6 +26,8 @@ __all__ = [
     "CascadeSettings",
     "CassetteSettings",
     "ConcurrencySettings",
+    "EffortName",
+    "EffortSettings",
     "EmbedderSettings",
     "EnergySettings",
     "JobSettings",

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from agentflow.config.table import Rate, Share, Table
 
+CODE: Final = "code"
 # Settings that one policy alone reads: with another they would do nothing.
 _READ_BY: Final[Mapping[str, frozenset[str]]] = {
     "utility": frozenset(("floor", "good_usd", "joule_usd", "second_usd")),
@@ -76,3 +77,10 @@ class CascadeSettings(Table):
         if len(set(rungs)) < len(rungs):
             raise ValueError("names a rung twice; each may stand once, cheapest first")
         return rungs
+
+    def climbed(self, models: int | None) -> tuple[str, ...]:
+        """The rungs that are left with so many models from the first on; all with None, or where one is pinned."""
+        if models is None or self.policy == "pinned":
+            return self.rungs
+        left_out = [rung for rung in self.rungs if rung != CODE][models:]
+        return tuple(rung for rung in self.rungs if rung not in left_out)

@@ -16,6 +16,8 @@ class ServerSettings(Table):
     """Port to listen at; 0 takes a free one."""
     max_body_kb: int = Field(default=1_024, gt=0, le=65_536)
     """Largest body of a request, uploads aside, in kilobytes."""
+    max_image_mb: float = Field(default=10.0, ge=0, le=48)
+    """Pictures of one request of OpenAI's clients together, in megabytes; they come on top of ``max_body_kb``."""
     max_upload_mb: float = Field(default=50.0, gt=0, le=4_096)
     """Largest file of a collection, in megabytes."""
     max_files: int = Field(default=200, gt=0, le=10_000)
@@ -34,6 +36,8 @@ class ServerSettings(Table):
     """Seconds that requests under way have to end when the server is asked to."""
     requests_per_minute: int = Field(default=600, gt=0)
     """Of one key, unless the key says otherwise."""
+    keep_responses_days: float = Field(default=30.0, gt=0, le=36_500)
+    """Days that responses of OpenAI's clients are kept, where the client does not delete them."""
     heartbeat_s: float = Field(default=15.0, gt=0, le=300)
     """Seconds between signs of life on a quiet event stream."""
     allow_private: bool = False

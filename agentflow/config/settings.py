@@ -8,9 +8,10 @@ from typing import Final, Literal
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from agentflow.config.cascades import CascadeSettings
+from agentflow.config.cascades import CODE, CascadeSettings
 from agentflow.config.cassette import CassetteSettings
 from agentflow.config.distillation import DistillationSettings
+from agentflow.config.efforts import EffortName, EffortSettings
 from agentflow.config.jobs import JobSettings
 from agentflow.config.limits import BudgetSettings, LedgerSettings, TenantSettings
 from agentflow.config.models import ModelSettings
@@ -20,7 +21,6 @@ from agentflow.config.reuse import ReuseSettings
 from agentflow.config.server import ServerSettings
 from agentflow.config.table import Table
 
-CODE: Final = "code"
 PREFIX: Final = "AGENTFLOW_"
 
 
@@ -62,6 +62,8 @@ class Settings(BaseSettings):
     """Cascades by name: ``default``, and one for any agent that needs its own."""
     budget: BudgetSettings = BudgetSettings()
     """Limits of every job."""
+    efforts: dict[EffortName, EffortSettings] = Field(default_factory=dict[EffortName, EffortSettings])
+    """What is other than shipped for an effort: lite, base, core, pro, ultra."""
     tenants: dict[str, TenantSettings] = Field(default_factory=dict[str, TenantSettings])
     """Tenants by name: whose budgets last longer than a job."""
     cassette: CassetteSettings | None = None
@@ -101,6 +103,10 @@ class Settings(BaseSettings):
             if cascade.judge is not None and cascade.judge not in self.models:
                 known = ", ".join(self.models)
                 raise ValueError(f"cascades.{name}.judge: '{cascade.judge}' is not a model; there are: {known}")
+        for name, effort in self.efforts.items():
+            if effort.cascade not in (None, "default", *self.cascades):
+                known = ", ".join(["default", *self.cascades])
+                raise ValueError(f"efforts.{name}.cascade: '{effort.cascade}' is not a cascade; there are: {known}")
         for name, model in self.models.items():
             if model.hedge_with is not None and (model.hedge_with not in self.models or model.hedge_with == name):
                 others = ", ".join(other for other in self.models if other != name) or "none"

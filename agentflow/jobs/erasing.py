@@ -1,4 +1,4 @@
-"""Erasing a job that has ended: whatever it kept, wherever it kept it. Imports transitions, the store's protocol."""
+"""Erasing a job that has ended: whatever it kept, wherever it kept it. Imports commands, the store's protocol."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 
 from agentflow.budget.ledger import Ledger
 from agentflow.errors import UnknownJob
-from agentflow.jobs import transitions
+from agentflow.jobs import commands
 from agentflow.jobs.database import Database
 from agentflow.jobs.store.base import BlobStore
 
@@ -20,7 +20,8 @@ async def erase(database: Database, store: BlobStore, ledger: Ledger, id: str) -
         JobStateConflict: it has not ended.
         JobStoreError, LedgerError: not all of it could be removed; erase it again.
     """
+    await database.write(lambda c: commands.doom(c, id))
     await store.delete(id)
     await ledger.erase(id)
     with contextlib.suppress(UnknownJob):
-        await database.write(lambda c: transitions.delete(c, id))
+        await database.write(lambda c: commands.delete(c, id))

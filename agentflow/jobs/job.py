@@ -1,6 +1,7 @@
 """What a job is, to everybody: what was asked (``JobSpec``), how it stands (``JobView``), what happens (``JobEvent``).
 
-Pydantic models, because all of it crosses edges: the database, the command line, HTTP. Imports budget, research.output.
+Pydantic models, because all of it crosses edges: the database, the command line, HTTP. Imports budget, sources,
+research.output.
 Next: ``service`` is what is called with them.
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -20,17 +22,21 @@ from pydantic import (
     Field,
     JsonValue,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
 from agentflow.budget.budget import Budget
 from agentflow.errors import UsageError
+from agentflow.jobs.plain import holds_zero
+from agentflow.jobs.sources import JobSources, in_one_line
 from agentflow.research.output import JobOutput, Verify
 
 Effort = Literal["auto", "lite", "base", "core", "pro", "ultra"]
 OnLimit = Literal["answer", "pause", "fail"]
-MOST_ORIGINS: Final = 1_000
 Role = Literal["result", "source", "artifact"]
+KEPT: Final = MappingProxyType({"kept": True})
+"""The context in which a JobSpec is read that was submitted long ago, maybe when more was allowed."""
 
 
 class JobState(StrEnum):
@@ -136,19 +142,6 @@ class JobBudget(_Part):
         )  # fmt: skip
 
 
-class JobSources(_Part):
-    """Where a research job looks."""
-
-    origins: tuple[Annotated[str, Field(min_length=1, max_length=4_096)], ...] = Field(
-        default=(), max_length=MOST_ORIGINS
-    )
-    """Paths of files and folders, and http(s) addresses."""
-    collections: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(default=(), max_length=20)
-    """Collections of the tenant's uploaded files, by their ids; they are read as they are when the job starts."""
-    allow_private: bool = False
-    """Fetch pages from private addresses too."""
-
-
 class JobSpec(_Part):
     """What was asked. It is never changed after it was submitted, except its budget.
 
@@ -190,12 +183,18 @@ class JobSpec(_Part):
     plan_approval: bool = False
     """Wait for a person after planning."""
     previous: str | None = Field(default=None, max_length=64)
-    """The job that this one follows, by its id."""
+    """The job that this one follows, by its id: what it asked and found is given to the planner and to the synthesis,
+    and its sources are read where this one names none."""
     metadata: Mapping[str, str] = Field(default_factory=dict[str, str], max_length=32)
     """Yours: kept and given back."""
 
     @model_validator(mode="after")
-    def _fits(self) -> JobSpec:
+    def _fits(self, info: ValidationInfo) -> JobSpec:
+        if info.context is not KEPT:
+            told = self.model_dump(include={"query", "dedup_key", "input", "metadata", "sources"})
+            for name in told:
+                if holds_zero(told[name]):
+                    raise ValueError(f"{name}: holds the character zero")
         if not self.query.strip():
             raise ValueError("query: is empty")
         if self.deadline is not None and self.not_before is not None and self.deadline <= self.not_before:
@@ -346,10 +345,7 @@ def ask_for(**asked: Any) -> JobSpec:
     try:
         return JobSpec(**asked)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
-        raise UsageError(f"The job cannot be: {f'{place}: ' if place else ''}{message}.") from error
+        raise UsageError(f"The job cannot be: {in_one_line(error)}.") from error
 
 
 def budget_for_job(budget: Budget, on_limit: OnLimit = "answer") -> JobBudget:

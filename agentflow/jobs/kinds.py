@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -23,7 +24,10 @@ from agentflow.cascade.rung import Answer
 from agentflow.chain import CallRecord, Chain
 from agentflow.errors import UsageError
 from agentflow.jobs.job import Artifact, JobSpec, JobState, Role, StopReason
+from agentflow.jobs.plain import clean, compact
 from agentflow.jobs.store.base import BlobStore
+from agentflow.research.earlier import Earlier
+from agentflow.research.sources.source import Source
 from agentflow.runtime import Runtime
 
 
@@ -62,6 +66,7 @@ class JobContext:
         tell: where its events go.
         approved: whether a person has approved its plan.
         plan: its plan, when an earlier run made one or a person gave one.
+        earlier: asks for what the job left that this one follows; None when it follows none.
     """
 
     id: str
@@ -77,6 +82,7 @@ class JobContext:
     kept: Outcome | None = None
     effects: Chain | None = None
     state: JobState = JobState.PLANNING
+    earlier: Callable[[], Awaitable[tuple[Earlier, tuple[Source, ...]]]] | None = None
 
     def emit(self, kind: str, data: Mapping[str, Any]) -> None:
         """Tell of something that happened; it gets a number once it is written."""
@@ -100,8 +106,6 @@ class JobContext:
         if self.approved and self.plan is not None:
             return self.plan
         if self.plan != plan:
-            from agentflow.jobs.statements import compact
-
             self.plan = plan
             self.tell("plan", {"plan": list(plan)}, {"plan": compact(list(plan))})
         if self.spec.plan_approval and not self.approved:
@@ -179,9 +183,10 @@ class JobContext:
         digest = hashlib.sha256(data).hexdigest()
         await self.store.put(self.id, digest, data)
         saved = Artifact(
-            name=name, role=role, media_type=media_type, size=len(data), sha256=digest, facts=dict(facts or {})
-        )
-        self.artifacts[name] = saved
+            name=clean(name), role=role, media_type=clean(media_type), size=len(data), sha256=digest,
+            facts=json.loads(compact(dict(facts or {}))),
+        )  # fmt: skip
+        self.artifacts[saved.name] = saved
         return saved
 
     def keep(self, output: JsonValue) -> None:

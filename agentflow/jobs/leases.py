@@ -19,6 +19,8 @@ from agentflow.jobs.database import Database, now_ms
 from agentflow.jobs.tables import job, worker
 from agentflow.jobs.transitions import lose
 
+# A loop that has not turned for so long hangs: others may have its jobs.
+_HUNG_S: Final = 60.0
 # Within this time after a database has come back, every worker that lives has said so: it asks at least once a second.
 _BACK_S: Final = 2.0
 
@@ -30,6 +32,12 @@ class Post:
     id: str
     queues: tuple[str, ...]
     slots: int
+
+
+def _clock() -> float:
+    """Seconds since the machine was started, those that it slept included; Linux' monotonic clock leaves them out."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
 def beat(connection: sa.Connection, post: Post, *, first: bool, draining: bool) -> bool:
@@ -105,6 +113,7 @@ class Lease:
         self._lease_s = lease_s
         self._lost = lost
         self._good_until = self._gap = 0.0
+        self._turned = _clock()
         self._ending = threading.Event()
         self._draining = False
         self._thread = threading.Thread(target=self._work, name="agentflow-jobs-lease", daemon=True)
@@ -112,12 +121,12 @@ class Lease:
     @property
     def holds(self) -> bool:
         """Whether nobody can have taken this worker for dead; by its own clock, which also runs while it sleeps."""
-        return time.monotonic() < self._good_until
+        return _clock() < self._good_until
 
     @property
     def steady(self) -> bool:
         """Whether it was given without a gap for long enough that others, who lost the database too, are back."""
-        return self.holds and time.monotonic() > self._gap + max(_BACK_S, self._lease_s / 2)
+        return self.holds and _clock() > self._gap + max(_BACK_S, self._lease_s / 2)
 
     def start(self) -> None:
         """Give the word once, and go on giving it.
@@ -127,6 +136,10 @@ class Lease:
         """
         self._beat(first=True)
         self._thread.start()
+
+    def turn(self) -> None:
+        """The worker's loop has turned: it does not hang."""
+        self._turned = _clock()
 
     def drain(self) -> None:
         """Say that this worker takes no more jobs."""
@@ -140,6 +153,9 @@ class Lease:
 
     def _work(self) -> None:
         while not self._ending.wait(self._lease_s / 5):
+            if _clock() > self._turned + _HUNG_S:
+                # Code that blocks the loop, or never ends: a word given here would keep the jobs from everybody.
+                continue
             try:
                 alive = self._beat(first=False)
             except JobStoreError:
@@ -149,7 +165,7 @@ class Lease:
                 self._lost()
 
     def _beat(self, *, first: bool) -> bool:
-        asked = time.monotonic()
+        asked = _clock()
         alive = self._database.write_here(
             lambda connection: beat(connection, self._post, first=first, draining=self._draining)
         )

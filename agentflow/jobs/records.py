@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from agentflow.errors import UnknownJob, UsageError
 from agentflow.jobs.database import now_ms
 from agentflow.jobs.job import (
+    KEPT,
     Artifact,
     JobBudget,
     JobEvent,
@@ -29,11 +30,13 @@ from agentflow.jobs.job import (
     JobView,
     QueueStatistics,
 )
+from agentflow.jobs.plain import holds_zero
 from agentflow.jobs.statements import row_of
 from agentflow.jobs.tables import MOVES, artifact, event, job, worker
 
 Row = sa.Row[Any]
 LONGEST_PAGE: Final = 500
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _POSITION: Final = re.compile(r"[0-9]{1,15}:[A-Za-z0-9-]{1,64}")
 _WAITING: Final = (str(JobState.QUEUED), str(JobState.RECOVERING))
 
@@ -50,7 +53,7 @@ def milliseconds(when: datetime) -> int:
 
 def view_of(row: Row) -> JobView:
     """A row as everybody sees it."""
-    spec = JobSpec.model_validate_json(row.spec)
+    spec = JobSpec.model_validate_json(row.spec, context=KEPT)
     created, next_run = moment(row.created_ms), moment(row.next_ms)
     assert created is not None
     waits = row.state in _WAITING and row.next_ms > row.created_ms
@@ -82,9 +85,9 @@ def find(connection: sa.Connection, id: str, tenant: str | None, *, lock: bool =
     Raises:
         UnknownJob: there is none.
     """
-    row = row_of(connection, id, lock=lock)
+    row = row_of(connection, id, lock=lock) if _ID.fullmatch(id) else None
     if row is None or (tenant is not None and row.tenant != tenant):
-        raise UnknownJob(f"There is no job '{id[:80]}'. List those there are with: agentflow jobs list.")
+        raise UnknownJob(f"There is no job {id[:80]!a}. List those there are with: agentflow jobs list.")
     return row
 
 
@@ -102,6 +105,8 @@ def page(connection: sa.Connection, which: JobFilter, cursor: str | None, limit:
     """
     if not 1 <= limit <= LONGEST_PAGE:
         raise UsageError(f"A page has 1 to {LONGEST_PAGE} jobs, not {limit}.")
+    if holds_zero(which.model_dump()):
+        return JobPage(jobs=())
     query = sa.select(job).order_by(job.c.created_ms.desc(), job.c.id.desc()).limit(limit + 1)
     query = query.where(*_conditions(connection, which))
     if cursor is not None:
@@ -137,6 +142,13 @@ def artifacts(connection: sa.Connection, id: str, name: str | None = None) -> li
         )
         for row in connection.execute(query)
     ]  # fmt: skip
+
+
+def source_bytes(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Bytes of text that each of these jobs has read."""
+    chosen = sa.select(artifact.c.job, sa.func.sum(artifact.c.size)).where(artifact.c.job.in_(ids))
+    rows = connection.execute(chosen.where(artifact.c.role == "source").group_by(artifact.c.job))
+    return {row[0]: int(row[1]) for row in rows}
 
 
 def ended_before(connection: sa.Connection, days: float, most: int) -> list[str]:

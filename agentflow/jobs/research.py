@@ -8,22 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import Ask, BudgetEvent
 from agentflow.budget.ledger import EntryFilter
 from agentflow.budget.meter import Meter
 from agentflow.errors import UsageError
 from agentflow.jobs.collections.shelf import Shelves
+from agentflow.jobs.effort import effort_of
 from agentflow.jobs.events import Event, EventLog
 from agentflow.jobs.job import JobState, StopReason
 from agentflow.jobs.kinds import JobContext, Outcome
 from agentflow.jobs.naming import BASIS, REPORT, new_job_id
+from agentflow.jobs.plain import compact
 from agentflow.jobs.runs import RunFolder, RunStore
 from agentflow.jobs.spending import recorded
-from agentflow.jobs.statements import compact
 from agentflow.research.pipeline import ResearchJob, ResearchTask
 from agentflow.research.rendering import to_html, to_markdown
 from agentflow.research.report import Report
+from agentflow.research.sources.source import date_facts
 from agentflow.runtime import Runtime
 from agentflow.telemetry import tracing
 
@@ -120,9 +124,7 @@ async def research_kind(context: JobContext, shelves: Shelves | None = None) -> 
         if shelves is None:
             raise UsageError("This worker has no collections. Give the files themselves as sources.")
         shelf = await shelves.open(spec.sources.collections, spec.tenant or "")
-    task = ResearchTask(
-        spec.query, spec.sources.origins, spec.sources.allow_private, output=spec.output, verify=spec.verify
-    )
+    task = await _task(context)
     events = _ResearchEvents(context)
     research = ResearchJob(context.runtime, context.meter, events.emit, context.planned, shelf)
     if context.run > 1:
@@ -133,7 +135,10 @@ async def research_kind(context: JobContext, shelves: Shelves | None = None) -> 
     texts: dict[str, str] = {}
     for source in reading.sources if reading is not None else ():
         texts[source.id] = source.text
-        facts = {"id": source.id, "origin": source.origin, "title": source.title, "read_at": source.read_at}
+        facts: dict[str, JsonValue] = {
+            "id": source.id, "origin": source.origin, "title": source.title, "read_at": source.read_at,
+            **date_facts(source.date),
+        }  # fmt: skip
         await context.save(f"sources/{source.id}.txt", source.text, source.media_type, role="source", facts=facts)
     markdown = to_markdown(report, texts)
     await context.save("report.md", markdown, "text/markdown")
@@ -147,6 +152,14 @@ async def research_kind(context: JobContext, shelves: Shelves | None = None) -> 
         # Of a form that could not be filled too: nothing is made up in its place.
         output = markdown if spec.output.format == "text" else data
     return Outcome(output, report.ending is not None, _stop_reason(report))
+
+
+async def _task(context: JobContext) -> ResearchTask:
+    spec = context.spec
+    scope = spec.sources.scope(allow_private=spec.sources.allow_private)
+    depth = effort_of(spec.effort, context.runtime.settings).depth
+    earlier, kept = (None, ()) if context.earlier is None else await context.earlier()
+    return ResearchTask(spec.query, spec.sources.origins, scope, depth, spec.output, spec.verify, earlier, kept)
 
 
 class _ResearchEvents:

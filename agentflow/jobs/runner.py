@@ -12,26 +12,29 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 from agentflow.budget.budget import Budget
 from agentflow.budget.events import BudgetEvent
 from agentflow.budget.ledger import Entry, EntryFilter
 from agentflow.budget.meter import Meter
-from agentflow.errors import AgentflowError, BudgetExceeded, UsageError
+from agentflow.errors import AgentflowError, BudgetExceeded, RunError, UsageError
 from agentflow.jobs import spending, transitions
 from agentflow.jobs.database import Database
 from agentflow.jobs.effort import limits_of
 from agentflow.jobs.gate import GatedLedger, Passage
-from agentflow.jobs.job import JobBudget, JobFault, JobSpec, JobState, StopReason
+from agentflow.jobs.job import JobBudget, JobFault, JobSpec, JobState, OnLimit, StopReason
 from agentflow.jobs.journal import Journal
 from agentflow.jobs.kinds import AwaitApproval, JobContext, Kind, Kinds, Outcome
 from agentflow.jobs.naming import RESULT
+from agentflow.jobs.plain import clean, result_text
+from agentflow.jobs.previous import load_previous
 from agentflow.jobs.records import spend_text
-from agentflow.jobs.statements import compact
+from agentflow.jobs.statements import row_of
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.transitions import Ending, Fence, Taken
-from agentflow.runtime import Runtime, budget_of
+from agentflow.runtime import Runtime
 from agentflow.telemetry import tracing
 
 _LOG = logging.getLogger(__name__)
@@ -60,6 +63,7 @@ class AtWork:
         self.end: End | None = None
         self.meter: Meter | None = None
         self.budget_changes = 0
+        self.on_limit: OnLimit = "answer"
         self.lands = False
         """It was told to finish before it began: it replays what is paid for, and ends at the first new call."""
         self.ending = False
@@ -107,9 +111,9 @@ class AtWork:
             await asyncio.sleep(_LANDING_S)
             self._task.cancel()
 
-    def limit(self, budget: Budget, changes: int) -> None:
+    def limit(self, budget: Budget, on_limit: OnLimit, changes: int) -> None:
         """Hold the job to other limits from its next call on."""
-        self.budget_changes = changes
+        self.budget_changes, self.on_limit = changes, on_limit
         if self.meter is not None:
             self.meter.set_limits(budget)
 
@@ -183,10 +187,13 @@ class Runner:
             ending = await self._body(work, taken, context)
         except AgentflowError as error:
             ending = self._failed(taken, error, context)
+        except Exception as error:
+            ending = self._failed(taken, _unforeseen(fence.job, error), context)
         work.ending = True
         if work.meter is not None:
             work.meter.close()
         if work.end == "fenced":
+            await self._sweep(fence.job)
             return
         if work.end == "hand_back":
             await self._journal.flush()
@@ -196,6 +203,14 @@ class Runner:
         await self._journal.flush()
         if not await self._database.write(lambda c: transitions.finish(c, fence, run, ending)):
             _LOG.warning("Job %s is no longer this worker's; how its run ended was not written.", fence.job)
+
+    async def _sweep(self, id: str) -> None:
+        """What a job kept here after it was cancelled or deleted goes, too."""
+        row = await self._database.read(lambda c: row_of(c, id))
+        if row is None or row.state == str(JobState.CANCELLED):
+            await self._store.delete(id)
+        if row is None:
+            await self._runtime.ledger.erase(id)
 
     async def _open(self, work: AtWork, taken: Taken) -> JobContext:
         """Everything the job holds: its budget as earlier runs left it, its chains' ledger, its files."""
@@ -212,7 +227,7 @@ class Runner:
         work.meter = meter = await runtime.job(
             fence.job, limits, tenant=spec.tenant, residency=spec.residency or None, ledger=gated
         )
-        work.budget_changes = taken.budget_changes
+        work.budget_changes, work.on_limit = taken.budget_changes, taken.budget.on_limit
 
         def spent() -> Mapping[str, str]:
             return {"spend": spend_text(spending.running(meter))}
@@ -229,17 +244,21 @@ class Runner:
 
         meter.listen(tell_budget, answers=False)
         plan = None if taken.plan is None else tuple(_strings(taken.plan))
-        return JobContext(fence.job, spec, taken.run, runtime, meter, self._store, tell, taken.approved, plan)
+        context = JobContext(fence.job, spec, taken.run, runtime, meter, self._store, tell, taken.approved, plan)
+        if spec.previous is not None:
+            context.earlier = partial(load_previous, self._database, self._store, spec)
+        return context
 
     def limits(self, spec: JobSpec, budget: JobBudget) -> Budget:
         """What the meter holds the job to."""
-        return limits_of(budget, spec.effort, budget_of(self._runtime.settings.budget))
+        return limits_of(budget, spec.effort, self._runtime.settings)
 
     async def _body(self, work: AtWork, taken: Taken, context: JobContext) -> Ending:
         kind = self._kinds.get(taken.spec.kind)
         if kind is None:
             names = ", ".join(self._kinds)
-            raise UsageError(f"This worker cannot run jobs of kind '{taken.spec.kind}'; it knows: {names}.")
+            # Another worker may know it: they are not all of one version while a new one comes.
+            raise RunError(f"This worker cannot run jobs of kind '{taken.spec.kind}'; it knows: {names}.")
         with tracing.job_span(taken.spec.kind, work.fence.job) as span:
             ending = await self._supervised(work, taken, kind, context)
             span.ended(str(ending.state))
@@ -277,9 +296,7 @@ class Runner:
                 error = AgentflowError("The job cancelled itself.")
                 return await self._with_partial(context, self._failed(taken, error, context))
             case _:
-                _LOG.error("Job %s failed.", work.fence.job, exc_info=outcome)
-                # What an unforeseen error says may hold anything; its name is enough to find it in the log.
-                error = AgentflowError(f"The job's code failed: {type(outcome).__name__}. The worker's log has more.")
+                error = _unforeseen(work.fence.job, outcome)
                 return await self._with_partial(context, self._failed(taken, error, context))
 
     async def _delivered(
@@ -288,7 +305,7 @@ class Runner:
         """How a run ends that came to something, or was ended from outside."""
         artifacts = None
         if outcome is not None and work.end not in ("fenced", "hand_back"):
-            await context.save(RESULT, compact(outcome.output), "application/json", role="result")
+            await context.save(RESULT, result_text(outcome.output), "application/json", role="result")
             artifacts = tuple(context.artifacts.values())
         partial = outcome is None or outcome.partial
         reason = StopReason.BUDGET_REACHED if outcome is None else outcome.stop_reason
@@ -296,31 +313,31 @@ class Runner:
             reason = StopReason.DEADLINE if work.end == "deadline" else StopReason.STOPPED
         if not partial or reason != StopReason.BUDGET_REACHED:
             return Ending(JobState.COMPLETED, reason, partial, artifacts=artifacts)
-        match taken.budget.on_limit:
+        match work.on_limit:
             case "answer":
                 return Ending(JobState.COMPLETED, reason, True, artifacts=artifacts)
             case "pause":
                 return Ending(JobState.PAUSED_BUDGET, reason, True, artifacts=artifacts)
             case "fail":
                 message = refused or "The budget left no room for all that was to do. Raise it, then resume the job."
-                return Ending(JobState.FAILED, reason, True, JobFault(message=message), artifacts=artifacts)
+                return Ending(JobState.FAILED, reason, True, JobFault(message=clean(message)), artifacts=artifacts)
 
     def _failed(self, taken: Taken, error: AgentflowError, context: JobContext | None) -> Ending:
         """Another try, or the end: what cannot be is not tried again."""
         if isinstance(error, UsageError):
-            return Ending(JobState.FAILED, StopReason.ERROR, True, JobFault(message=str(error)))
+            return Ending(JobState.FAILED, StopReason.ERROR, True, JobFault(message=clean(str(error))))
         failures = taken.failures + 1
         if failures < self._tries.most:
             wait_ms = int(self._tries.wait_s * 1000 * 2**taken.failures)
-            fault = JobFault(message=str(error), retryable=True)
+            fault = JobFault(message=clean(str(error)), retryable=True)
             return Ending(JobState.QUEUED, None, True, fault, retry_ms=wait_ms)
-        fault = JobFault(message=str(error), retryable=True, dead_letter=True)
+        fault = JobFault(message=clean(str(error)), retryable=True, dead_letter=True)
         return Ending(JobState.FAILED, StopReason.ERROR, True, fault)
 
     async def _with_partial(self, context: JobContext, ending: Ending) -> Ending:
         if context.kept is None:
             return ending
-        await context.save(RESULT, compact(context.kept.output), "application/json", role="result")
+        await context.save(RESULT, result_text(context.kept.output), "application/json", role="result")
         return Ending(
             ending.state, ending.stop_reason, True, ending.error, None, tuple(context.artifacts.values()),
             ending.retry_ms,
@@ -351,6 +368,12 @@ async def _caught(kind: Kind, context: JobContext) -> Outcome | BaseException:
     except BaseException as error:
         return error
     return output if isinstance(output, Outcome) else Outcome(output)
+
+
+def _unforeseen(job: str, error: BaseException) -> AgentflowError:
+    """What it says may hold anything; its name is enough to find it in the log."""
+    _LOG.error("Job %s failed.", job, exc_info=error)
+    return AgentflowError(f"The job's code failed: {type(error).__name__}. The worker's log has more.")
 
 
 def _first(error: BaseException) -> BaseException:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from agentflow.budget.ledger import Ledger
 from agentflow.errors import JobFailed, JobStateConflict, UnknownJob
-from agentflow.jobs import records, transitions
+from agentflow.jobs import commands, records, transitions
 from agentflow.jobs.database import Database
 from agentflow.jobs.erasing import erase
 from agentflow.jobs.job import (
@@ -34,6 +34,7 @@ from agentflow.jobs.job import (
     JobView,
 )
 from agentflow.jobs.naming import BASIS, RESULT, new_job_id
+from agentflow.jobs.previous import followed
 from agentflow.jobs.store.base import BlobStore
 from agentflow.jobs.transitions import Submission
 from agentflow.jobs.watch import Glimpse, Watch
@@ -85,17 +86,33 @@ class Jobs:
 
         Raises:
             KeyReused: the key came before with another spec.
-            UsageError: no worker can run this kind, or the job it follows is unknown.
+            UnknownJob: there is no job that it follows, or that is another tenant's.
+            JobStateConflict: the job that it follows has not ended, or has no result.
+            UsageError: neither it nor the job it follows has sources.
             JobStoreError: it could not be written; it was not submitted.
         """
         request = spec.model_dump_json(exclude_defaults=True)
         new = Submission(new_job_id(), spec, hashlib.sha256(request.encode()).hexdigest(), idempotency_key)
-        if spec.previous is not None:
-            await self.get(spec.previous, tenant=spec.tenant)
-        view = records.view_of(await self._database.write(lambda c: transitions.submit(c, new)))
+
+        def work(connection: sa.Connection) -> records.Row:
+            row = transitions.submit(connection, new)
+            # A request that came before is answered as it was then, whatever became of the job that it follows.
+            if row.id == new.id:
+                followed(connection, spec)
+            return row
+
+        view = records.view_of(await self._database.write(work))
         if self._submitted is not None:
             self._submitted()
         return view
+
+    async def check(self, spec: JobSpec) -> None:
+        """Refuse what ``submit`` refuses for the job that it follows, and submit nothing.
+
+        Raises:
+            UnknownJob, JobStateConflict, UsageError: as ``submit`` says.
+        """
+        await self._database.read(lambda c: followed(c, spec))
 
     async def get(self, id: str, *, tenant: str | None = None) -> JobView:
         """How the job stands.
@@ -135,7 +152,10 @@ class Jobs:
         last, glimpse = since, await self._glimpse(id, tenant)
         while True:
             while last < glimpse.events:
-                for event in await self._log(id, last):
+                log = await self._log(id, last)
+                if not log:
+                    raise UnknownJob(f"The job '{id}' was deleted meanwhile.")
+                for event in log:
                     last = event.number
                     yield event
             if not follow or not glimpse.moves:
@@ -189,6 +209,10 @@ class Jobs:
         """What the job read; ``facts`` has each one's origin and title, ``read`` its text."""
         return [one for one in await self.artifacts(id, tenant=tenant) if one.role == "source"]
 
+    async def source_bytes(self, ids: Sequence[str]) -> dict[str, int]:
+        """How many bytes of text each of these jobs has read; those without sources are left out."""
+        return await self._database.read(lambda c: records.source_bytes(c, ids))
+
     async def artifacts(self, id: str, *, tenant: str | None = None) -> Sequence[Artifact]:
         """Everything the job keeps, by name: result, sources, rendered reports."""
         return await self._artifacts(id, tenant)
@@ -207,13 +231,13 @@ class Jobs:
 
     async def cancel(self, id: str, *, tenant: str | None = None) -> JobView:
         """End it, and discard what it found. A job that has ended already is left as it is."""
-        if await self._database.write(lambda c: transitions.cancel(c, id, tenant)):
+        if await self._database.write(lambda c: commands.cancel(c, id, tenant)):
             await self._store.delete(id)
         return await self.get(id, tenant=tenant)
 
     async def stop(self, id: str, *, tenant: str | None = None) -> JobView:
         """Let it finish early, with what was found. A job that has ended already is left as it is."""
-        await self._database.write(lambda c: transitions.stop(c, id, tenant))
+        await self._database.write(lambda c: commands.stop(c, id, tenant))
         return await self.get(id, tenant=tenant)
 
     async def resume(self, id: str, *, tenant: str | None = None) -> JobView:
@@ -222,7 +246,7 @@ class Jobs:
         Raises:
             JobStateConflict: it is neither.
         """
-        await self._database.write(lambda c: transitions.resume(c, id, tenant))
+        await self._database.write(lambda c: commands.resume(c, id, tenant))
         return await self._again(id, tenant)
 
     async def approve(self, id: str, *, plan: Sequence[str] | None = None, tenant: str | None = None) -> JobView:
@@ -231,7 +255,7 @@ class Jobs:
         Raises:
             JobStateConflict: it does not wait for that.
         """
-        await self._database.write(lambda c: transitions.approve(c, id, tenant, plan))
+        await self._database.write(lambda c: commands.approve(c, id, tenant, plan))
         return await self._again(id, tenant)
 
     async def set_budget(self, id: str, budget: JobBudget, *, tenant: str | None = None) -> JobView:
@@ -240,7 +264,7 @@ class Jobs:
         Raises:
             JobStateConflict: it has ended for good.
         """
-        await self._database.write(lambda c: transitions.set_budget(c, id, tenant, budget))
+        await self._database.write(lambda c: commands.set_budget(c, id, tenant, budget))
         return await self.get(id, tenant=tenant)
 
     async def delete(self, id: str, *, tenant: str | None = None) -> None:

@@ -14,9 +14,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from agentflow.jobs.database import now_ms
+from agentflow.jobs.plain import compact
 from agentflow.jobs.tables import STANDS, WAITS
 
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
 Happening = tuple[str, Mapping[str, Any]]
 
 _ROW: Final = sa.text("select * from agentflow_job where id = :id")
@@ -53,11 +53,6 @@ _REPORTS_LOCKED: Final = sa.text("select 1 from agentflow_worker where id = :id 
 _MINE: Final = sa.text(
     "select id, ticket, wish, budget, budget_changes, deadline_ms, runs from agentflow_job where worker = :me"
 )
-
-
-def compact(value: Any) -> str:
-    """JSON on one line."""
-    return _ENCODER.encode(value)
 
 
 def row_of(connection: sa.Connection, id: str, *, lock: bool = False) -> sa.Row[Any] | None:

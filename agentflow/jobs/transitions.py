@@ -13,28 +13,28 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from agentflow.errors import JobStateConflict, KeyReused
+from agentflow.errors import KeyReused
 from agentflow.jobs.database import now_ms
-from agentflow.jobs.job import Artifact, JobBudget, JobFault, JobSpec, JobSpend, JobState, StopReason
-from agentflow.jobs.records import Row, find, milliseconds, spend_text
+from agentflow.jobs.job import KEPT, Artifact, JobBudget, JobFault, JobSpec, JobSpend, JobState, StopReason
+from agentflow.jobs.plain import compact
+from agentflow.jobs.records import Row, milliseconds, spend_text
 from agentflow.jobs.statements import (
     Happening,
     append,
     assign,
     change,
-    compact,
     event_rows,
     fenced_rows,
     reports,
     row_of,
     was_written,
 )
-from agentflow.jobs.tables import artifact, event, job
+from agentflow.jobs.tables import artifact, job
 
 # A step of priority is worth so much waiting: a job of priority 5 is overtaken by one that has waited 5 minutes more.
 STEP_MS: Final = 60_000
-_WAITING: Final = (str(JobState.QUEUED), str(JobState.RECOVERING))
-_ENDED: Final = frozenset(str(state) for state in JobState if state.ended)
+WAITING: Final = (str(JobState.QUEUED), str(JobState.RECOVERING))
+ENDED: Final = frozenset(str(state) for state in JobState if state.ended)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def take(connection: sa.Connection, fence: Fence, ledger_run: str) -> Taken | No
         # A ticket is void from when its job was taken away until the next one is written.
         return None
     mine = row.worker == fence.worker
-    if not mine and (row.state not in _WAITING or row.worker is not None):
+    if not mine and (row.state not in WAITING or row.worker is not None):
         return None
     if not reports(connection, fence.worker):
         # Taken for dead, and not back yet: nobody would miss it.
@@ -156,10 +156,10 @@ def take(connection: sa.Connection, fence: Fence, ledger_run: str) -> Taken | No
         told = ("state", {"state": str(JobState.PLANNING), "worker": fence.worker})
         values = {"worker": fence.worker, "ledger_run": ledger_run, "state": str(JobState.PLANNING), "runs": run}
         change(connection, fence.job, run, [told], {**values, "started_ms": row.started_ms or now})
+    spec = JobSpec.model_validate_json(row.spec, context=KEPT)
     return Taken(
-        fence, JobSpec.model_validate_json(row.spec), JobBudget.model_validate_json(row.budget), row.budget_changes,
-        row.approved, row.plan, run, row.failures, row.ledger_run, row.tried_again_ms, row.deadline_ms, now,
-        row.wish,
+        fence, spec, JobBudget.model_validate_json(row.budget), row.budget_changes, row.approved, row.plan, run,
+        row.failures, row.ledger_run, row.tried_again_ms, row.deadline_ms, now, row.wish,
     )  # fmt: skip
 
 
@@ -225,10 +225,10 @@ def finish(connection: sa.Connection, fence: Fence, run: int, ending: Ending) ->
         now = now_ms(connection)
         values |= {"next_ms": now + ending.retry_ms, "tried_again_ms": now, "turn_ms": row.turn_ms + ending.retry_ms}
     state, reason, error = ending.state, ending.stop_reason, ending.error
-    if row.wish == "stop" and not state.ended and (has_result or str(state) not in _WAITING):
+    if row.wish == "stop" and not state.ended and (has_result or str(state) not in WAITING):
         # Somebody asked for what there is, a moment too late for the run to see it.
         state, reason, error, values["partial"] = JobState.COMPLETED, StopReason.STOPPED, None, has_result
-    _leave(connection, row, run, state, reason, error, **values)
+    leave(connection, row, run, state, reason, error, **values)
     return True
 
 
@@ -237,7 +237,7 @@ def hand_back(connection: sa.Connection, fence: Fence, run: int, why: str) -> bo
     row = _row(connection, fence.job)
     if row is None or row.ticket != fence.ticket or row.worker != fence.worker:
         return False
-    _leave(connection, row, run, JobState.RECOVERING, note=why)
+    leave(connection, row, run, JobState.RECOVERING, note=why)
     return True
 
 
@@ -250,122 +250,31 @@ def decline(connection: sa.Connection, id: str, ticket: int) -> None:
     )
 
 
-def cancel(connection: sa.Connection, id: str, tenant: str | None) -> bool:
-    """End a job and drop its result; its worker finds its fence gone. False when it had ended already."""
-    row = find(connection, id, tenant, lock=True)
-    if row.state in _ENDED:
-        return False
-    connection.execute(artifact.delete().where(artifact.c.job == id))
-    _leave(
-        connection, row, row.runs if row.worker else 0, JobState.CANCELLED, StopReason.CANCELLED,
-        has_result=False, partial=False,
-    )  # fmt: skip
-    return True
-
-
-def stop(connection: sa.Connection, id: str, tenant: str | None) -> None:
-    """Ask for what there is; a job that nobody has at work ends at once, with the result it has.
-
-    One that has no result yet, but was at work, ends with what its next run finds in the ledger.
-    """
-    row = find(connection, id, tenant, lock=True)
-    if row.state in _ENDED:
-        return
-    if row.worker is not None or (row.state in _WAITING and row.runs and not row.has_result):
-        if row.wish is None:
-            values = {"wish": "stop", "next_ms": min(row.next_ms, now_ms(connection))}
-            run = row.runs if row.worker else 0
-            change(connection, id, run, [("note", {"note": "asked to finish early"})], values)
-        return
-    _leave(connection, row, 0, JobState.COMPLETED, StopReason.STOPPED, partial=row.has_result)
-
-
-def resume(connection: sa.Connection, id: str, tenant: str | None) -> None:
-    """Queue a failed or paused job again.
-
-    Raises:
-        JobStateConflict: it is neither.
-    """
-    row = find(connection, id, tenant, lock=True)
-    if row.state in _WAITING:
-        return
-    if row.state not in (str(JobState.FAILED), str(JobState.PAUSED_BUDGET)):
-        raise JobStateConflict(
-            f"The job '{id}' is {row.state}: only one that failed or is paused can be resumed. "
-            "Submit it anew for another result."
-        )
-    now = now_ms(connection)
-    late = row.deadline_ms is not None and row.deadline_ms <= now
-    # What failed before this moment may be tried again; what was finished is replayed.
-    _queue(connection, row, failures=0, recoveries=0, tried_again_ms=now, deadline_ms=None if late else row.deadline_ms)
-
-
-def approve(connection: sa.Connection, id: str, tenant: str | None, plan: Sequence[str] | None) -> None:
-    """Let a job go on with its plan, or with another one.
-
-    Raises:
-        JobStateConflict: it does not wait for that.
-    """
-    row = find(connection, id, tenant, lock=True)
-    if row.approved and plan is None:
-        return
-    if row.state != str(JobState.AWAITING_APPROVAL):
-        raise JobStateConflict(f"The job '{id}' is {row.state}: it does not wait for its plan to be approved.")
-    changed = {} if plan is None else {"plan": compact(list(plan))}
-    _queue(connection, row, approved=True, **changed)
-
-
-def set_budget(connection: sa.Connection, id: str, tenant: str | None, budget: JobBudget) -> None:
-    """Give a job other limits.
-
-    Raises:
-        JobStateConflict: it has ended for good.
-    """
-    row = find(connection, id, tenant, lock=True)
-    if row.state in (str(JobState.COMPLETED), str(JobState.CANCELLED)):
-        raise JobStateConflict(f"The job '{id}' is {row.state}: nothing more will be spent. Submit another one.")
-    limits = budget.model_dump(mode="json", exclude_none=True)
-    values = {"budget": budget.model_dump_json(exclude_defaults=True), "budget_changes": row.budget_changes + 1}
-    told = ("budget", {"change": "limits", "limits": limits})
-    change(connection, id, row.runs if row.worker else 0, [told], values)
-
-
-def delete(connection: sa.Connection, id: str) -> None:
-    """Remove every row of a job that has ended.
-
-    Raises:
-        JobStateConflict: it has not ended.
-        UnknownJob: there is none.
-    """
-    row = find(connection, id, None, lock=True)
-    if row.state not in _ENDED:
-        raise JobStateConflict(f"The job '{id}' is {row.state}. Cancel it first, then delete it.")
-    for table in (artifact, event):
-        connection.execute(table.delete().where(table.c.job == id))
-    connection.execute(job.delete().where(job.c.id == id))
-
-
 def lose(connection: sa.Connection, row: Row, most: int) -> None:
     """A job's worker is dead: let another go on, or give up when it happened more often than ``most`` times."""
     if row.recoveries >= most:
         message = f"Its worker died {row.recoveries + 1} times over it. Look at the worker's log, then resume it."
         error = JobFault(message=message, retryable=True, dead_letter=True)
-        _leave(
+        leave(
             connection, row, row.runs, JobState.FAILED, StopReason.ERROR, error,
             recoveries=row.recoveries + 1, partial=row.has_result,
         )  # fmt: skip
     else:
         note = f"worker {row.worker} is gone"
-        _leave(connection, row, row.runs, JobState.RECOVERING, note=note, recoveries=row.recoveries + 1)
+        leave(connection, row, row.runs, JobState.RECOVERING, note=note, recoveries=row.recoveries + 1)
 
 
 def expire(connection: sa.Connection, row: Row) -> None:
     """The deadline of a job passed while nobody had it at work."""
     error = None
     if not row.has_result:
-        error = JobFault(message="Its deadline passed before a worker was free. Resume it, or add workers.")
+        before = {
+            JobState.AWAITING_APPROVAL: "its plan was approved. Resume it, then approve its plan",
+            JobState.PAUSED_BUDGET: "its budget was raised. Raise it, then resume it",
+        }.get(JobState(row.state), "a worker was free. Resume it, or add workers")
+        error = JobFault(message=f"Its deadline passed before {before}.")
     state = JobState.COMPLETED if row.has_result else JobState.FAILED
-    _leave(connection, row, 0, state, StopReason.DEADLINE, error, partial=row.has_result)
+    leave(connection, row, 0, state, StopReason.DEADLINE, error, partial=row.has_result)
 
 
 def tell(connection: sa.Connection, id: str, run: int, happenings: Sequence[Happening]) -> None:
@@ -373,7 +282,7 @@ def tell(connection: sa.Connection, id: str, run: int, happenings: Sequence[Happ
     change(connection, id, run, happenings)
 
 
-def _leave(
+def leave(
     connection: sa.Connection,
     row: Row,
     run: int,
@@ -394,31 +303,19 @@ def _leave(
         told["partial"] = True
     if note is not None:
         told["note"] = note
-    ended = str(state) in _ENDED
+    ended = str(state) in ENDED
     change(
         connection, row.id, run, [("state", told)],
         {
             "state": str(state), "worker": None, "ticketed_by": None, "ticketed_ms": None,
             # Whoever goes on with it has to heed it.
-            "wish": row.wish if str(state) in _WAITING else None,
+            "wish": row.wish if str(state) in WAITING else None,
             "stop_reason": None if stop_reason is None else str(stop_reason),
             "error": None if error is None else error.model_dump_json(),
             "dead_letter": error is not None and error.dead_letter,
             "ended_ms": now_ms(connection) if ended else None,
             "dedup": None if ended else row.dedup,
             **values,
-        },
-    )  # fmt: skip
-
-
-def _queue(connection: sa.Connection, row: Row, **values: Any) -> None:
-    now = now_ms(connection)
-    priority = JobSpec.model_validate_json(row.spec).priority
-    change(
-        connection, row.id, 0, [("state", {"state": str(JobState.QUEUED)})],
-        {
-            "state": str(JobState.QUEUED), "stop_reason": None, "error": None, "dead_letter": False, "ended_ms": None,
-            "next_ms": now, "turn_ms": now - priority * STEP_MS, "wish": None, **values,
         },
     )  # fmt: skip
 

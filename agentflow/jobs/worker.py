@@ -20,7 +20,7 @@ from typing import Final, Self
 
 import sqlalchemy as sa
 
-from agentflow.errors import AgentflowError, JobStoreError
+from agentflow.errors import AgentflowError, JobStoreError, UnknownJob
 from agentflow.jobs import leases, tickets, transitions
 from agentflow.jobs.database import Database, now_ms
 from agentflow.jobs.engine import Engine, Ticket, ticket_id
@@ -267,6 +267,7 @@ class Worker:
         """See what is wanted of the jobs here, and whether they still are here."""
         while True:
             await asyncio.sleep(_LOOK_S)
+            self._lease.turn()
             known = set(self._runner.at_work)
             try:
                 rows, now = await self._database.read(self._wanted)
@@ -288,8 +289,8 @@ class Worker:
         elif row.wish == "stop" and not work.lands:
             work.finish("stop")
         elif row.budget_changes > work.budget_changes and work.taken is not None:
-            budget = self._runner.limits(work.taken.spec, JobBudget.model_validate_json(row.budget))
-            work.limit(budget, row.budget_changes)
+            budget = JobBudget.model_validate_json(row.budget)
+            work.limit(self._runner.limits(work.taken.spec, budget), budget.on_limit, row.budget_changes)
 
     async def _release(self, rows: Sequence[Row]) -> None:
         """Free jobs that are said to be here and are not: how their run ended could not be written."""
@@ -332,16 +333,26 @@ class Worker:
         """Delete jobs that ended longer ago than they are kept, a hundred at a time."""
         days = self._options.keep_days
         while days is not None:
+            erased = 0
             try:
-                old = await self._database.read(lambda c: ended_before(c, days, _RETIRED_AT_ONCE))
-                for id in old:
-                    await erase(self._database, self._store, self._ledger, id)
+                for id in await self._database.read(lambda c: ended_before(c, days, _RETIRED_AT_ONCE)):
+                    erased += await self._retired(id)
             except AgentflowError as error:
                 _LOG.warning("%s Old jobs are deleted later.", error)
-                old = []
-            if len(old) < _RETIRED_AT_ONCE:
+            if erased < _RETIRED_AT_ONCE:
                 await _either(self._retiring, _RETIRE_S)
             self._retiring.clear()
+
+    async def _retired(self, id: str) -> bool:
+        """Delete a job; one that cannot be keeps no other."""
+        try:
+            await erase(self._database, self._store, self._ledger, id)
+        except UnknownJob:
+            return False
+        except AgentflowError as error:
+            _LOG.warning("%s Job %s is deleted later.", error, id)
+            return False
+        return True
 
     def _fenced(self, fences: set[Fence]) -> None:
         for work in tuple(self._runner.at_work.values()):

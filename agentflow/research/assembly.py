@@ -90,12 +90,14 @@ def assemble(findings: Findings, meter: Meter) -> Report:
                 media_type=source.media_type,
                 characters=len(source.text),
                 file=stored_name(source.id),
+                date=None if source.date is None else source.date.day.isoformat(),
+                date_from=None if source.date is None else source.date.basis,
             )
             for source in reading.sources
             if source.id in cited
         ),
         sources_read=len(reading.sources),
-        skipped=tuple(SkippedSource(origin=s.origin, reason=s.reason) for s in reading.skipped),
+        skipped=tuple(SkippedSource(origin=s.origin, reason=s.reason, cause=s.cause) for s in reading.skipped),
         rungs=findings.rungs,
         meter=MeterFigures(
             total=_line(meter, spent),

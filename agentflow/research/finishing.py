@@ -13,10 +13,12 @@ from typing import Any, Protocol, cast
 
 from pydantic import JsonValue
 
+from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.reply import AnyReply
+from agentflow.cascade.rung import CodeRung
 from agentflow.chain import Chain
 from agentflow.errors import BudgetExceeded, CallFailed, ContextOverflow, NotServed, RunError, UsageError
-from agentflow.orchestration.library import shipped_agents
+from agentflow.orchestration.agent import Agent
 from agentflow.orchestration.plan import Task
 from agentflow.research import languages
 from agentflow.research.assembly import Findings
@@ -36,6 +38,16 @@ from agentflow.research.translation import (
 from agentflow.runtime import Runtime
 
 Emit = Callable[[str, Mapping[str, Any]], None]
+
+
+class Serving(Protocol):
+    """What serves an agent's calls in this job."""
+
+    def __call__(self, agent: str, code: CodeRung | None = None) -> Cascade:
+        """The cascade of an agent, by its name."""
+        ...
+
+
 Work = Callable[[Chain, tuple[Claim, ...]], Awaitable[None]]
 
 
@@ -70,14 +82,25 @@ class Finishing:
         findings: what the job has so far: its claims are replaced as the steps go.
         tell: told how each step went.
         emit: told of every claim that was judged.
+        agents: who does the steps, by their names.
+        cascade: what serves an agent's calls, with a code rung where there is one.
     """
 
-    def __init__(self, runtime: Runtime, findings: Findings, tell: Teller, emit: Emit) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        findings: Findings,
+        tell: Teller,
+        emit: Emit,
+        agents: Mapping[str, Agent],
+        cascade: Serving,
+    ) -> None:
         self._runtime = runtime
         self._findings = findings
         self._tell = tell
         self._emit = emit
-        self._agents = shipped_agents()
+        self._agents = agents
+        self._cascade = cascade
         self._done: set[str] = set()
         output = findings.output
         self._steps = [
@@ -145,7 +168,7 @@ class Finishing:
                         output=Judgement,
                         name=f"judge-{claim.id}",
                         checks=(judgement_check,),
-                        cascade=self._runtime.cascade(agent.cascade),
+                        cascade=self._cascade("verification"),
                     )
                 except (CallFailed, ContextOverflow, NotServed) as error:
                     failures.append(error)
@@ -181,7 +204,7 @@ class Finishing:
         agent = self._agents["translation"]
         task = Translation(tuple(claim.text for claim in claims), language)
         code = self._runtime.code_rung("language detector", as_they_are, max_cpu_s=1.0, threaded=True)
-        cascade = self._runtime.cascade(agent.cascade, code)
+        cascade = self._cascade("translation", code)
         if code not in cascade.rungs:
             # The check needs the detector all the same, and the event loop is not to wait for it.
             await asyncio.to_thread(languages.detectable, language)
@@ -209,7 +232,7 @@ class Finishing:
             output=object,
             name="shape",
             checks=(shape_check,),
-            cascade=self._runtime.cascade(agent.cascade),
+            cascade=self._cascade("shaping"),
         )
         self._tell.served("shaping", chain, reply)
         data = cast("JsonValue", reply.output)

@@ -17,10 +17,11 @@ from agentflow.errors import SourceError
 from agentflow.research.corpus import Chunk, Corpus
 from agentflow.research.postings import Ints, Postings
 from agentflow.research.retrieval import Bm25Index, searched_text
-from agentflow.research.sources.source import Reading, Skipped, Source
+from agentflow.research.sources.scope import ANYTHING, Scope
+from agentflow.research.sources.source import Reading, Skipped, Source, SourceDate, date_facts
 
 # Goes up with every change of what is made of a text: of extraction, cutting, stemming, or of these bytes.
-VERSION: Final = 1
+VERSION: Final = 2
 _FACTS: Final = ("title", "sha256", "read_at", "media_type")
 _LONGEST: Final = 2**31 - 1
 # The same on every machine.
@@ -52,7 +53,7 @@ class IndexedSource:
         headings = {text: number for number, text in enumerate(dict.fromkeys(chunk.heading for chunk in self.chunks))}
         spans = [(chunk.start, chunk.end, headings[chunk.heading]) for chunk in self.chunks]
         postings, text = self.postings, self.source.text.encode("utf-8")
-        facts = {name: getattr(self.source, name) for name in _FACTS}
+        facts = {name: getattr(self.source, name) for name in _FACTS} | date_facts(self.source.date)
         sizes = {"text": len(text), "chunks": len(spans), "postings": len(postings.term)}
         head = {"version": VERSION, **facts, **sizes, "headings": list(headings), "terms": postings.terms}
         tables = (np.array(spans, _INT).reshape(-1, 3).T, postings.term, postings.chunk, postings.count)
@@ -92,7 +93,8 @@ class IndexedSource:
         _within(count, _LONGEST)
         if (np.diff(term) < 0).any() or list(terms) != sorted(set(terms)):
             raise ValueError("not in order")
-        source = Source(id="", origin="", text=text, **{name: str(head[name]) for name in _FACTS})
+        facts = {name: str(head[name]) for name in _FACTS}
+        source = Source(id="", origin="", text=text, date=SourceDate.of(head), **facts)
         rows: list[list[int]] = spans.T.tolist()
         cut = tuple(Chunk(source, begin, end, headings[number]) for begin, end, number in rows)
         return cls(source, cut, Postings(terms, chunks, term, chunk, count))
@@ -116,17 +118,23 @@ class Shelf(Protocol):
         ...
 
 
-def joined(reading: Reading, kept: Sequence[IndexedSource]) -> tuple[Reading, tuple[IndexedSource, ...]]:
-    """What was read and what was kept as one reading: numbered on, and the same text once."""
+def joined(
+    reading: Reading, kept: Sequence[IndexedSource], scope: Scope = ANYTHING
+) -> tuple[Reading, tuple[IndexedSource, ...]]:
+    """What was read and what was kept as one reading: numbered on, the same text once, of the days of the scope."""
     seen = {source.sha256: source.origin for source in reading.sources}
     taken, skipped = list[IndexedSource](), list(reading.skipped)
     for one in kept:
         origin = one.source.origin
+        left_out = scope.left_out(one.source.date)
+        if left_out is not None:
+            skipped.append(Skipped(origin, left_out[1], left_out[0]))
+            continue
         first = seen.setdefault(one.source.sha256, origin)
         if first is origin:
             taken.append(one.named(f"s{len(reading.sources) + len(taken) + 1}", origin))
         else:
-            skipped.append(Skipped(origin, f"same text as {first}"))
+            skipped.append(Skipped(origin, f"same text as {first}", "double"))
     return Reading((*reading.sources, *(one.source for one in taken)), tuple(skipped)), tuple(taken)
 
 

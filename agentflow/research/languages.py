@@ -1,7 +1,7 @@
 """Languages: tags that are none are refused, and texts are told apart by code. Imports nothing of agentflow.
 
-The detector is py3langid, a naive Bayes over byte n-grams of 97 languages (Lui and Baldwin 2012, ACL); its figure is a
-probability that is flattened for short texts, so the thresholds here are low.
+The detector is py3langid, a naive Bayes over byte n-grams of some 140 languages (Lui and Baldwin 2012, ACL); its figure
+is a probability that is flattened for short texts, so the thresholds here are low.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any, Final
 _WELL_FORMED: Final = re.compile(r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8})*")
 # Below the first the detector only guesses; what it gives less than the second is in another language.
 _GUESS, _HARDLY = 0.3, 0.1
+# What it says of text in no language: code, figures.
+_NO_LANGUAGE: Final = "zxx"
 
 
 def checked_tag(tag: str) -> str:
@@ -42,7 +44,7 @@ def is_in(text: str, tag: str) -> bool | None:
     if not detectable(tag):
         return None
     label, probability = _detector().classify(text)
-    if probability < _GUESS:
+    if probability < _GUESS or label == _NO_LANGUAGE:
         return None
     return _language(label) == _language(tag)
 
@@ -51,8 +53,10 @@ def hardly_in(text: str, tag: str) -> bool:
     """Whether a text is surely not in a language. Near relatives (Danish, Norwegian) pass for each other."""
     if not detectable(tag):
         return False
-    shares = {_language(label): share for label, share in reversed(_detector().rank(text))}
-    return max(shares.values()) >= _GUESS and shares.get(_language(tag), 0.0) < _HARDLY
+    ranked = _detector().rank(text)
+    label, probability = ranked[0]
+    share = max(share for other, share in ranked if _language(other) == _language(tag))
+    return probability >= _GUESS and label != _NO_LANGUAGE and share < _HARDLY
 
 
 @functools.cache

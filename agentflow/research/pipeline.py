@@ -6,14 +6,16 @@ However a job ends (done, out of budget, interrupted) it reports what it has, an
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentflow.budget.meter import Meter
 from agentflow.budget.spend import Quote
+from agentflow.cascade.cascade import Cascade
 from agentflow.cascade.reply import AnyReply
-from agentflow.cascade.rung import Answer
+from agentflow.cascade.rung import Answer, CodeRung, ModelRung
 from agentflow.chain import CallRecord, Chain
 from agentflow.errors import BudgetExceeded, UsageError
 from agentflow.messages import Message, Request
@@ -24,6 +26,8 @@ from agentflow.orchestration.plan import Outcome, Plan, Task
 from agentflow.research.assembly import Findings, assemble
 from agentflow.research.citations import verify_draft
 from agentflow.research.corpus import Corpus
+from agentflow.research.depth import AS_CONFIGURED, Depth
+from agentflow.research.earlier import Earlier
 from agentflow.research.evidence import Draft, Evidence
 from agentflow.research.finishing import Finishing
 from agentflow.research.indexed import IndexedSource, Shelf, index_of, joined
@@ -33,8 +37,9 @@ from agentflow.research.planning import Planning, heuristic_plan, plan_check, pl
 from agentflow.research.report import Ending, Report
 from agentflow.research.retrieval import Bm25Index, Hit
 from agentflow.research.retrieval_rung import make_embedder, retrieval_rung
-from agentflow.research.sources import Reading, ReadLimits, estimated_bytes, read_sources
-from agentflow.research.sources.source import MEGABYTE
+from agentflow.research.sources import Reading, ReadLimits, Source, estimated_bytes, keep_sources, read_sources
+from agentflow.research.sources.scope import ANYTHING, Scope
+from agentflow.research.sources.source import MEGABYTE, date_facts
 from agentflow.research.synthesis import Synthesis, draft_check, extractive_draft, synthesis_request
 from agentflow.runtime import Runtime
 from agentflow.telemetry import tracing
@@ -51,13 +56,19 @@ _SOURCES_TOLD = 200
 
 @dataclass(frozen=True, slots=True)
 class ResearchTask:
-    """What was asked: a question, where to look, and what the answer is to be like."""
+    """What was asked: a question, where to look, what may be read there, how deep to look, what the answer is like.
+
+    ``earlier`` is the job that this one follows; ``kept`` are sources that were read before, for a job without origins.
+    """
 
     question: str
     origins: tuple[str, ...]
-    allow_private: bool = False
+    scope: Scope = ANYTHING
+    depth: Depth = AS_CONFIGURED
     output: JobOutput = field(default_factory=JobOutput)
     verify: Verify = "quotes"
+    earlier: Earlier | None = None
+    kept: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a question that is none."""
@@ -91,10 +102,12 @@ class ResearchJob:
         self._on_plan = on_plan
         self._shelf = shelf
         self._orchestrator = Orchestrator(runtime, meter, self._on_call, self._on_task)
-        self._agents = shipped_agents()
+        self._agents: Mapping[str, Agent] = shipped_agents()
+        self._earlier: Earlier | None = None
+        self._depth = AS_CONFIGURED
         self._embedder = None if self._settings.embedder is None else make_embedder(self._settings.embedder)
         self.findings = Findings(job=meter.name)
-        self._finishing = Finishing(runtime, self.findings, self, emit)
+        self._finishing = Finishing(runtime, self.findings, self, emit, self._agents, self._cascade)
 
     async def run(self, task: ResearchTask) -> Report:
         """Walk the whole way.
@@ -106,11 +119,13 @@ class ResearchJob:
             AgentflowError: the sources cannot be read, or a model is configured that cannot serve.
         """
         self.findings.question = task.question
+        self._go_to(task.depth)
+        self._earlier = task.earlier
         self.findings.output, self.findings.verify = task.output, task.verify
-        self._finishing = Finishing(self._runtime, self.findings, self, self._emit)
+        self._finishing = Finishing(self._runtime, self.findings, self, self._emit, self._agents, self._cascade)
         for agent in ("planner", "synthesis", *self._finishing.agents):
             # A model without a price, or not configured, is told before anything is spent.
-            self._runtime.check(self._agents[agent].cascade, self._meter)
+            self._runtime.check(self._cascade(agent), self._meter)
         try:
             await self._prepare(task)
             if self._on_plan is not None:
@@ -141,9 +156,21 @@ class ResearchJob:
             self._emit("note", {"note": "claims left out", **facts})
         return report
 
+    def _go_to(self, depth: Depth) -> None:
+        """Look that deep from here on."""
+        self._depth = depth
+        if depth.cascade is not None:
+            self._agents = {name: replace(agent, cascade=depth.cascade) for name, agent in self._agents.items()}
+        models = [rung for rung in self._cascade("synthesis").rungs if isinstance(rung, ModelRung)]
+        self._settings = depth.widened(self._settings, [model.context for model in models])
+
+    def _cascade(self, agent: str, code: CodeRung | None = None) -> Cascade:
+        """What serves an agent's calls at this depth."""
+        return self._runtime.cascade(self._agents[agent].cascade, code, model_rungs=self._depth.model_rungs)
+
     async def _prepare(self, task: ResearchTask) -> None:
         """Read the sources and plan, side by side."""
-        planning = Planning(task.question.strip(), self._settings.sub_questions)
+        planning = Planning(task.question.strip(), self._settings.sub_questions, task.earlier)
         outcomes = await self._orchestrator.run(
             Plan(
                 (
@@ -175,9 +202,11 @@ class ResearchJob:
 
     async def _read(self, chain: Chain, task: ResearchTask) -> None:
         names, unread = ((), 0) if self._shelf is None else (self._shelf.names, self._shelf.unread_bytes)
+        unread += sum(len(source.text) for source in task.kept)
         size = unread + await asyncio.to_thread(estimated_bytes, task.origins, self._limits())
         rung = self._runtime.code_rung("reader and BM25 index", self._reading, max_cpu_s=reading_cpu_s(size))
-        request = Request((Message("user", "\n".join((*task.origins, *names))),), inputs=task)
+        asked = "\n".join((*task.origins, *names)) or "sources that were read before"
+        request = Request((Message("user", asked),), inputs=task)
         reply = await chain.call(request, output=object, name="read", cascade=self._runtime.code(rung))
         self.served("reading", chain, reply)
 
@@ -187,10 +216,7 @@ class ResearchJob:
             async with asyncio.timeout(room):
                 reading, kept = await self._sources(task)
                 self.findings.reading = reading
-                told = {"sources": len(reading.sources), "skipped": len(reading.skipped), "uploaded": len(kept)}
-                self._emit("sources.read", told)
-                for source in reading.sources[:_SOURCES_TOLD]:
-                    self._emit("source", {"id": source.id, "origin": source.origin, "title": source.title})
+                self._tell(reading, kept)
                 self.findings.index = await asyncio.to_thread(self._index, reading, kept)
         except TimeoutError:
             # The job's seconds are gone: the meter says so in its own words.
@@ -200,10 +226,21 @@ class ResearchJob:
 
     async def _sources(self, task: ResearchTask) -> tuple[Reading, tuple[IndexedSource, ...]]:
         """Everything there is to look in, and the part of it whose index was kept."""
-        kept = () if self._shelf is None else await self._shelf.load()
-        if kept and not task.origins:
-            return joined(Reading((), ()), kept)
-        return joined(await read_sources(task.origins, limits=self._limits(), allow_private=task.allow_private), kept)
+        uploaded = () if self._shelf is None else await self._shelf.load()
+        reading = Reading((), ())
+        if task.kept and not task.origins:
+            reading = keep_sources(task.kept, task.scope)
+        elif task.origins or not uploaded:
+            reading = await read_sources(task.origins, limits=self._limits(), scope=task.scope)
+        return joined(reading, uploaded, task.scope)
+
+    def _tell(self, reading: Reading, uploaded: Sequence[IndexedSource]) -> None:
+        left_out = Counter(skipped.cause for skipped in reading.skipped)
+        told = {"sources": len(reading.sources), "skipped": len(reading.skipped), "uploaded": len(uploaded)}
+        self._emit("sources.read", {**told, "left_out": dict(left_out)})
+        for source in reading.sources[:_SOURCES_TOLD]:
+            facts = {"id": source.id, "origin": source.origin, "title": source.title, **date_facts(source.date)}
+            self._emit("source", facts)
 
     def _index(self, reading: Reading, kept: Sequence[IndexedSource]) -> Bm25Index:
         fresh = reading.sources[: len(reading.sources) - len(kept)]
@@ -218,7 +255,7 @@ class ResearchJob:
                 output=ResearchPlan,
                 name="plan",
                 checks=(plan_check,),
-                cascade=self._runtime.cascade(agent.cascade, code),
+                cascade=self._cascade("planner", code),
             )
         self.findings.sub_questions = tuple(part.strip() for part in reply.output.sub_questions)
         self.served("planning", chain, reply)
@@ -246,13 +283,13 @@ class ResearchJob:
         output = self.findings.output
         task = Synthesis(
             evidence, index.lexicon, self._settings.support, self._settings.answerable,
-            max_words=output.max_words, translated=output.language is not None,
+            max_words=output.max_words, translated=output.language is not None, earlier=self._earlier,
         )  # fmt: skip
         agent = self._agents["synthesis"]
         code = self._runtime.code_rung("extractive synthesiser", extractive_draft, max_cpu_s=1.0)
         # Without a passage there is nothing that a model could read better than code.
         plain = code_only or not evidence.passages
-        cascade = self._runtime.code(code) if plain else self._runtime.cascade(agent.cascade, code)
+        cascade = self._runtime.code(code) if plain else self._cascade("synthesis", code)
         reply = await chain.call(
             synthesis_request(agent.instructions, task),
             output=Draft,

@@ -1,7 +1,7 @@
 """Planning: a question into sub-questions that can be looked up apart. A code rung, a prompt, and a check.
 
 The heuristic planner splits only where the question itself does: several questions, or a comparison. Imports
-cascade, lexicon.
+cascade, earlier, lexicon.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from agentflow.cascade.checks import Candidate
 from agentflow.cascade.reply import Verdict
 from agentflow.cascade.rung import Answer
 from agentflow.messages import Message, Request
+from agentflow.research.earlier import Earlier, followed
 from agentflow.research.lexicon import question_terms
 
 # A heuristic split is a guess: below the usual bar, so that a configured model is asked.
@@ -40,10 +41,11 @@ class Plan(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Planning:
-    """The task of the planner: a question, and how many parts it may have."""
+    """The task of the planner: a question, how many parts it may have, and the job that it follows."""
 
     question: str
     most: int
+    earlier: Earlier | None = None
 
 
 def heuristic_plan(task: Planning) -> Answer:
@@ -54,6 +56,8 @@ def heuristic_plan(task: Planning) -> Answer:
         named = [name.strip() for name in compared.groups() if name]
         parts = [_as_question(task.question), *(f"What is {name}?" for name in named)]
     parts = list(dict.fromkeys(parts))[: task.most] or [task.question.strip()]
+    if task.earlier is not None:
+        parts = [task.earlier.standing_alone(part) for part in parts]
     return Answer(Plan(sub_questions=parts), HEURISTIC_CONFIDENCE)
 
 
@@ -64,7 +68,7 @@ def planning_request(instructions: str, task: Planning) -> Request:
         f"Split the question into at most {task.most} sub-questions that can be looked up apart. "
         "A question that has one part stays whole. Use the question's own words for names and terms.\n"
         'Answer with JSON only: {"sub_questions": ["..."]}\n\n'
-        f"Question: {task.question}"
+        f"{followed(task.earlier)}Question: {task.question}"
     )
     return Request((Message("system", instructions), Message("user", ask)), inputs=task, max_output_tokens=400)
 
@@ -78,6 +82,8 @@ def plan_check(candidate: Candidate) -> Verdict:
     if len({part.strip().lower() for part in parts}) < len(parts):
         return Verdict(False, reason="a sub-question is there twice")
     about = set(question_terms(task.question))
+    if task.earlier is not None:
+        about |= set(question_terms(task.earlier.question))
     for number, part in enumerate(parts, start=1):
         if not part.strip() or len(part) > _LONGEST:
             return Verdict(False, reason=f"sub-question {number} is empty or longer than {_LONGEST} characters")

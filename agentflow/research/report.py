@@ -61,6 +61,10 @@ class SourceEntry(_Part):
     media_type: str
     characters: int
     file: str
+    date: str | None = Field(default=None, description="ISO 8601 day of the source; None where nothing tells one")
+    date_from: Literal["page", "document", "server", "file"] | None = Field(
+        default=None, description="what tells the day: markup, the document's facts, Last-Modified, the file's change"
+    )
 
 
 class SkippedSource(_Part):
@@ -68,6 +72,7 @@ class SkippedSource(_Part):
 
     origin: str
     reason: str
+    cause: Literal["unreadable", "double", "date", "undated", "domain"] = "unreadable"
 
 
 class SubQuestion(_Part):

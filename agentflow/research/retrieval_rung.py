@@ -66,22 +66,34 @@ def _endpoint_rung(
 
 
 def embedding_rung(runtime: Runtime, facts: EmbedderSettings, embedder: Embedder) -> CodeRung:
-    """What turns one question into the bytes of its vector, metered like any search."""
+    """What turns one question, or several, into the bytes of their vectors (float32), metered like any search.
+
+    It is held for one question; ``embedding_all`` holds it for several.
+    """
     price = Price.per_million(facts.price or "0", "0", source="agentflow.toml")
     counter = TokenCounter.for_model(facts.model)
     remote = facts.kind == "openai"
 
-    async def embed(question: str) -> Answer:
+    async def embed(asked: str | tuple[str, ...]) -> Answer:
         counted = _Counted(embedder, counter)
-        vectors = await counted.embed([question])
+        vectors = await counted.embed([asked] if isinstance(asked, str) else asked)
         tokens = counted.tokens if remote else 0
         usage = TokenUsage(input=tokens, source="tokenizer" if counter.exact else "estimate")
-        return Answer(vectors[0].tobytes(), usage=usage, nano_usd=price.cost(usage))
+        return Answer(vectors.tobytes(), usage=usage, nano_usd=price.cost(usage))
 
     rung = runtime.code_rung(f"embedding by {embedder.name}", embed, max_cpu_s=_EMBED_CPU_S)
     # A token a character is more than any tokenizer makes of text; a few bytes of other scripts make several.
     most = LONGEST * 4 if remote else 0
     return replace(rung, worst=Quote(tokens=most, nano_usd=price.ceiling(most, 0)))
+
+
+def embedding_all(rung: CodeRung, facts: EmbedderSettings, texts: Sequence[str]) -> CodeRung:
+    """An embedding rung, held for all these texts at once."""
+    price = Price.per_million(facts.price or "0", "0", source="agentflow.toml")
+    # No tokenizer makes more tokens than a text has bytes; each text may be closed by one or two of its own.
+    most = sum(len(text.encode("utf-8", "replace")) + 2 for text in texts) if facts.kind == "openai" else 0
+    worst = Quote(tokens=most, nano_usd=price.ceiling(most, 0))
+    return replace(rung, worst=worst, max_cpu_s=_EMBED_CPU_S * len(texts))
 
 
 def embed_as_configured(runtime: Runtime) -> None:

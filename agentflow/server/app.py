@@ -31,8 +31,9 @@ from agentflow.server.access import Door
 from agentflow.server.guard import Guard, Scope
 from agentflow.server.keys import Keys
 from agentflow.server.metrics import Metrics
-from agentflow.server.openai import chat, responses, targets
+from agentflow.server.openai import chat, embeddings, kept_responses, models, responses
 from agentflow.server.openai.asking import local_tenant
+from agentflow.server.openai.stored import Responses
 from agentflow.server.opening import open_annex
 from agentflow.server.pace import open_pace
 from agentflow.server.problems import (
@@ -50,7 +51,7 @@ from agentflow.server.problems import (
     Problem,
     ProblemBody,
 )
-from agentflow.server.research import controlling, estimating, reading, submitting
+from agentflow.server.research import controlling, efforts, estimating, reading, submitting
 from agentflow.server.research.idempotency import Idempotency
 from agentflow.server.state import Server
 from agentflow.server.webhooks.outbox import Outbox
@@ -65,8 +66,8 @@ _log = logging.getLogger("agentflow.server")
 _SWEEP_S: Final = 600.0
 _SHOWN_FAULTS: Final = 20
 _ROUTERS: Final = (
-    health.router, targets.router, chat.router, responses.router, submitting.router, estimating.router,
-    controlling.router, reading.router,
+    health.router, models.router, embeddings.router, kept_responses.router, submitting.router, estimating.router,
+    controlling.router, reading.router, efforts.router,
 )  # fmt: skip
 _PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
     "default": {
@@ -89,7 +90,11 @@ def create_app(settings: Settings, *, open: bool) -> FastAPI:
         async with contextlib.AsyncExitStack() as stack:
             app.state.server = server = await _open(settings, stack, open=open, app=app)
             async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(server.webhooks.run()), group.create_task(_sweep(server))]
+                beside = [
+                    group.create_task(server.webhooks.run()),
+                    group.create_task(_sweep(server)),
+                    group.create_task(kept_responses.retire_responses(server)),
+                ]
                 yield
                 for task in beside:
                     task.cancel()
@@ -103,6 +108,10 @@ def create_app(settings: Settings, *, open: bool) -> FastAPI:
     app.state.stopping, app.state.metrics = asyncio.Event(), Metrics()
     for router in _ROUTERS:
         app.include_router(router)
+    # A picture inside a message is written in base64.
+    pictures = int(settings.server.max_image_mb * 1_000_000 * 4 / 3)
+    for router in (chat.router, responses.router):
+        app.include_router(router, max_body_size=settings.server.max_body_kb * 1_024 + pictures)
     # An upload has the bounds of multipart around it.
     app.include_router(collections.router, max_body_size=int(settings.server.max_upload_mb * 1_000_000) + 16_384)
     _answer_errors(app)
@@ -168,7 +177,7 @@ async def _open(settings: Settings, stack: contextlib.AsyncExitStack, *, open: b
     uploads = Uploads(catalogue, store, runtime, bounds)
     outbox = Outbox(annex, jobs, tenants, allow_private=bounds.allow_private)
     return Server(
-        settings, runtime, jobs, annex, tenants, Idempotency(annex), outbox, catalogue, uploads,
+        settings, runtime, jobs, annex, tenants, Idempotency(annex), outbox, catalogue, uploads, Responses(annex),
         Door(Keys(annex), open_pace(annex), bounds.requests_per_minute, open=open), local_tenant(), app.state.metrics,
         app.state.stopping,
     )  # fmt: skip

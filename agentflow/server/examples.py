@@ -75,7 +75,7 @@ _CHAT: Final = {
         "agentflow": _BILL,
     },
 }  # fmt: skip
-_RESPONSE: Final[Mapping[str, Any]] = {
+_RESPONSE: Final[dict[str, Any]] = {
     "id": "resp_5d218b467f3a9c0e",
     "object": "response",
     "created_at": 1795262400,

@@ -19,6 +19,7 @@ from agentflow.jobs.tenants import Tenants
 from agentflow.runtime import Runtime
 from agentflow.server.access import Door
 from agentflow.server.metrics import Metrics
+from agentflow.server.openai.stored import Responses
 from agentflow.server.research.idempotency import Idempotency
 from agentflow.server.webhooks.outbox import Outbox
 
@@ -37,6 +38,7 @@ class Server:
         webhooks: tells of jobs that end.
         catalogue: which files were uploaded.
         uploads: takes them in.
+        responses: replies that OpenAI's clients asked to be kept.
         door: admits requests.
         local: pays for whoever sits at this machine and has no key.
         metrics: counts them.
@@ -52,6 +54,7 @@ class Server:
     webhooks: Outbox
     catalogue: Catalogue
     uploads: Uploads
+    responses: Responses
     door: Door
     local: Meter
     metrics: Metrics

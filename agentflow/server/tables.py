@@ -59,6 +59,21 @@ idempotency = Table(
     Column("since_ms", BigInteger, nullable=False),
 )
 
+response = Table(
+    "agentflow_response",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("previous", Text),
+    # Of one in the background: the job that does it, and how it is written down.
+    Column("job", Text),
+    # What was asked, and what it came to; the latter is written once.
+    Column("asked", Text, nullable=False),
+    Column("body", Text),
+)
+Index("agentflow_response_made", response.c.created_ms)
+
 pace = Table(
     "agentflow_pace",
     metadata,

@@ -319,6 +319,14 @@ def _request_attributes(request: Request) -> dict[str, Any]:
     }
     if request.max_output_tokens is not None:
         attributes[names.REQUEST_MAX_TOKENS] = request.max_output_tokens
+    sampling = request.sampling
+    for name, value in (
+        (names.REQUEST_TOP_P, sampling.top_p),
+        (names.REQUEST_FREQUENCY_PENALTY, sampling.frequency_penalty),
+        (names.REQUEST_PRESENCE_PENALTY, sampling.presence_penalty),
+    ):
+        if value is not None:
+            attributes[name] = value
     if request.seed is not None:
         attributes[names.REQUEST_SEED] = request.seed
     if request.stop:

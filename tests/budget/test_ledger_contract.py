@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -117,6 +118,16 @@ async def test_doubt_is_charged_at_the_hold_and_reconciled_by_hand(ledger: Ledge
         await ledger.reconcile("a", None, "")
     with pytest.raises(UsageError, match="no entry"):
         await ledger.reconcile("ghost", None, "")
+
+
+async def test_a_judgement_changes_nothing_else_and_makes_no_entry(ledger: Ledger) -> None:
+    await ledger.open(opening())
+    await ledger.close("a", "in_doubt")
+    reconciled = await ledger.reconcile("a", SPENT, "by the provider's bill")
+    ledger.judge("a", "accepted", 0.5)
+    ledger.judge("nobody's", "accepted", 1.0)
+    assert await ledger.find("a") == replace(reconciled, outcome="accepted", score=0.5)
+    assert await ledger.find("nobody's") is None
 
 
 async def test_a_call_that_never_reached_the_provider_is_reconciled_to_nothing(ledger: Ledger) -> None:

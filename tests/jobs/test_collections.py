@@ -134,6 +134,22 @@ async def test_an_index_that_cannot_be_used_is_made_anew(any_place: Place, house
     assert (await shelves.open([id], "")).unread_bytes == 0
 
 
+async def test_a_file_that_tells_no_day_is_of_the_day_on_which_it_came(any_place: Place, house: House) -> None:
+    id = (await house.catalogue.create("", "tides", 10)).id
+    await house.add(id, "tides.md", TIDES)
+    await house.add(id, "dated.md", f"---\ndate: 2015-03-04\n---\n{CAKES}")
+    came = upload.update().where(upload.c.name == "tides.md").values(created_ms=1_577_880_000_000)
+    await house.catalogue._annex.write(lambda c: c.execute(came))
+    shelf = await house.shelves(chunk_chars=500).open([id], "")
+    days = {one.source.origin.rsplit("/")[-1]: one.source.date for one in await shelf.load()}
+    assert {name: str(day) for name, day in days.items()} == {
+        "tides.md": "2020-01-01 (when the file was last changed)",
+        "dated.md": "2015-03-04 (as the document says)",
+    }
+    again = await (await house.shelves(chunk_chars=500).open([id], "")).load()
+    assert {one.source.date for one in again} == set(days.values()), "kept with its index"
+
+
 async def test_what_is_deleted_is_gone(any_place: Place, house: House) -> None:
     id = (await house.catalogue.create("", "tides", 10)).id
     await house.add(id, "tides.md", TIDES)

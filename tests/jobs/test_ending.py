@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from agentflow.cascade.rung import Answer
-from agentflow.jobs import leases, transitions
+from agentflow.jobs import commands, leases
 from agentflow.jobs.job import JobBudget, JobSpec, JobState, StopReason
 from agentflow.jobs.kinds import JobContext
 from agentflow.jobs.runner import Tries
@@ -54,7 +54,7 @@ async def test_a_stop_outlives_the_worker_that_was_told(any_place: Place, counti
             await came(counting, query, 4)
 
             def stop_and_die(connection: Any) -> None:
-                transitions.stop(connection, job.id, None)
+                commands.stop(connection, job.id, None)
                 leases.bury_others(connection, "nobody", 5)
 
             await worker._database.write(stop_and_die)

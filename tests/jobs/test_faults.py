@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,24 @@ async def test_a_full_disk_is_told_and_what_was_there_stays(place: Place) -> Non
         kept.append((await jobs.submit(big)).id)
     with contextlib.closing(sqlite3.connect(place.folder / "jobs.db")) as connection:
         assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.timeout(150)
+async def test_a_disk_that_fills_up_under_a_running_job(tmp_path: Path, counting: CountingServer) -> None:
+    """A disk of three megabytes, seen by one process alone, with all that jobs write on it."""
+    disk = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount -t tmpfs -o size=3m tmpfs "$0" && exec "$@"']
+    probe = await asyncio.create_subprocess_exec(*disk, str(tmp_path), "true", stderr=asyncio.subprocess.PIPE)
+    if (await probe.communicate()) and probe.returncode != 0:
+        pytest.skip("no disk may be mounted here")
+    process = await asyncio.create_subprocess_exec(
+        *disk, str(tmp_path), sys.executable, "-m", "tests.jobs.full_disk", str(tmp_path), counting.url,
+        cwd=Path(__file__).parents[2], stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    assert process.returncode == 0 and b"all is well" in output, output.decode()
+    counts = await asyncio.to_thread(counting.counts, "disk ")
+    # What was under way when the disk was full could not be written down; nothing else was made again.
+    assert len(counts) == 12 and sum(came - 1 for came, _ in counts.values()) <= 4
 
 
 async def test_a_store_that_is_full_fails_the_job_and_it_is_tried_again(place: Place) -> None:

@@ -138,8 +138,11 @@ async def takeover(jobs: Jobs, id: str, old: str | None) -> JobView:
     return view
 
 
-async def test_jobs_of_a_killed_worker_go_on_elsewhere(postgres_place: Place, counting: CountingServer) -> None:
-    place, count = postgres_place, 4
+@pytest.mark.parametrize("count", [2, 4])
+async def test_jobs_of_a_killed_worker_go_on_elsewhere(
+    postgres_place: Place, counting: CountingServer, count: int
+) -> None:
+    place = postgres_place
     counting.settings(delay=0.02)
     with Workers(place.folder, place.environment) as workers:
         async with place.jobs() as jobs:
@@ -161,7 +164,10 @@ async def test_jobs_of_a_killed_worker_go_on_elsewhere(postgres_place: Place, co
             assert sum([(await jobs.get(id)).recoveries for id in ids]) >= 1
 
 
-async def test_a_worker_that_slept_through_its_lease_is_fenced(postgres_place: Place, counting: CountingServer) -> None:
+@pytest.mark.parametrize("count", [2, 4])
+async def test_a_worker_that_slept_through_its_lease_is_fenced(
+    postgres_place: Place, counting: CountingServer, count: int
+) -> None:
     place, query = postgres_place, postgres_place.folder.name
     counting.shut(f"{query} 0.1")
     with Workers(place.folder, place.environment) as workers:
@@ -174,7 +180,8 @@ async def test_a_worker_that_slept_through_its_lease_is_fenced(postgres_place: P
             old = (await jobs.get(job.id)).worker
             os.kill(zombie, signal.SIGSTOP)
             started = time.monotonic()
-            workers.start()
+            for _ in range(count - 1):
+                workers.start()
             view = await takeover(jobs, job.id, old)
             took_s = time.monotonic() - started
             print(f"taken over after {took_s:.1f} s")

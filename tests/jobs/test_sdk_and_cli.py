@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from agentflow import Budget, Flow, JobContext, UsageError
 from agentflow.cli.main import main
@@ -20,6 +21,7 @@ from agentflow.jobs.job import JobSpec, JobState
 from agentflow.jobs.runner import Tries
 from agentflow.jobs.worker import WorkerOptions
 from tests.conftest import PROJECT
+from tests.jobs import kinds as test_kinds
 from tests.jobs.places import Place, at_work, calls_of, until
 from tests.jobs.workers import Workers
 from tests.servers.counting import CountingServer, answer
@@ -68,6 +70,18 @@ async def test_a_program_that_ends_hands_its_jobs_to_the_next(place: Place, coun
     assert counting.counts(query)[f"{query} 0"] == (1, 1), "a finished call was paid again"
 
 
+async def test_who_submitted_goes_on_when_the_process_that_worked_has_ended(place: Place) -> None:
+    other = FileLock(place.folder / "jobs.engine.db.lock", thread_local=False)
+    other.acquire()
+    async with Flow(place.settings) as flow:
+        flow.register("echo", test_kinds.echo)
+        job = await flow.submit("echo", query="a")
+        assert flow._worker is None
+        assert (await job.view()).state == JobState.QUEUED
+        other.release()
+        assert (await job.result(wait_s=20)).output == {"echo": "a"}
+
+
 async def test_what_cannot_be_asked_is_told_in_a_line(place: Place) -> None:
     async with Flow(place.settings) as flow:
         for asked, words in (
@@ -77,6 +91,8 @@ async def test_what_cannot_be_asked_is_told_in_a_line(place: Place) -> None:
             ({"query": "a", "queue": "../x"}, "queue: "),
             ({"query": "a", "metadata": {"k": "x" * 600}}, "metadata: "),
             ({"query": "a", "budget": Budget(usd=1, per="day")}, "budget per day"),
+            ({"query": "a", "after": "2026-01-02", "before": "2026-01-01"}, "sources: after: is later than before"),
+            ({"query": "a", "sources": ["https://example.org"], "allow_network": False}, "allow_network is false"),
         ):
             with pytest.raises(UsageError, match=words):
                 await flow.submit("research", **asked)  # type: ignore[arg-type]

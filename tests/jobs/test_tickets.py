@@ -104,3 +104,27 @@ async def test_a_worker_that_was_buried_takes_no_job_before_it_has_reported_agai
         fence = Fence(one.id, 1, "living")
         assert await database.write(lambda c: transitions.take(c, fence, "run")) is not None
     await database.aclose()
+
+
+async def test_a_worker_whose_loop_hangs_gives_its_jobs_away(any_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "_HUNG_S", 0.5)
+    database = open_database(any_place.settings.jobs)
+    lost: list[int] = []
+    lease = leases.Lease(database, leases.Post("hangs", ("default",), 1), 0.5, lambda: lost.append(1))
+    await asyncio.to_thread(lease.start)
+    try:
+        async with asyncio.timeout(10):
+            for _ in range(10):
+                lease.turn()
+                await asyncio.sleep(0.1)
+            assert lease.holds and not await database.write(lambda c: leases.bury(c, 0.5, 5))
+            # From here on nothing turns.
+            while not await database.write(lambda c: leases.bury(c, 0.5, 5)):
+                await asyncio.sleep(0.05)
+            assert not lease.holds
+            while not lost:
+                lease.turn()
+                await asyncio.sleep(0.05)
+    finally:
+        await asyncio.to_thread(lease.stop)
+        await database.aclose()

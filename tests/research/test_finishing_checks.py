@@ -83,6 +83,11 @@ def test_claims_in_the_language_already_pass_as_they_are() -> None:
     assert translated(GERMAN, "de-CH", tuple(GERMAN)) is None
 
 
+def test_what_is_in_no_language_needs_no_translation() -> None:
+    code = "BM25 k1=1.2 b=0.75 GPU H200"
+    assert translated([code, GERMAN[1]], "de", (code, ENGLISH[1])) is None
+
+
 def test_where_the_detector_knows_no_such_language_claims_left_as_they_are_do_not_pass() -> None:
     assert "not in 'gsw'" in str(translated(GERMAN, "gsw", tuple(GERMAN)))
     assert translated([GERMAN[0] + " Gäll.", GERMAN[1] + " Gäll."], "gsw", tuple(GERMAN)) is None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentflow.config import Settings
 from agentflow.jobs.job import JobSpec
 from agentflow.runtime import Runtime
-from agentflow.server.research.estimating import Figures, Past, error_of, expected
+from agentflow.server.research.estimating import Figures, Material, Past, error_of, expected
 from tests.servers.openai_server import ScriptedServer
 
 
@@ -26,15 +27,33 @@ def runtime(server: ScriptedServer | None) -> Runtime:
 
 async def test_what_is_expected_rests_on_the_rungs_and_asks_none(scripted_server: ScriptedServer, here: Path) -> None:
     asked = runtime(scripted_server)
-    least, most = expected(asked, JobSpec(query="Why?"))
+    least, most = expected(asked, JobSpec(query="Why?"), Material(100_000, 100_000))
     assert all(0 < low < high for low, high in zip(least, most, strict=True))
     assert scripted_server.requests() == []
     await asked.aclose()
 
 
+async def test_what_is_asked_changes_what_is_expected(scripted_server: ScriptedServer, here: Path) -> None:
+    asked = runtime(scripted_server)
+
+    def tokens(material: int = 1_000_000, **more: Any) -> tuple[float, float]:
+        least, most = expected(asked, JobSpec(query="Why?", **more), Material(material, material))
+        return least[0], most[0]
+
+    lite, core, pro, ultra = (tokens(effort=effort) for effort in ("lite", "core", "pro", "ultra"))
+    assert tokens() == core, "auto is the configuration"
+    assert lite[0] == core[0] < pro[0] < ultra[0], "the same first model, over more passages"
+    assert lite[1] == core[1] / 2 and core[1] < pro[1] < ultra[1], "one model of two"
+    assert tokens(100)[0] < tokens(10_000)[0] < core[0], "short sources fill no passages"
+    assert core[0] < tokens(previous="an-earlier-job")[0], "what that found is told twice"
+    joules = [expected(asked, JobSpec(query="Why?"), Material(material, material))[0][2] for material in (10**6, 10**7)]
+    assert joules[0] < joules[1], "more is read"
+    await asked.aclose()
+
+
 async def test_code_alone_costs_joules_and_seconds_only(here: Path) -> None:
     asked = runtime(None)
-    (tokens, usd, joules, seconds), _ = expected(asked, JobSpec(query="Why?"))
+    (tokens, usd, joules, seconds), _ = expected(asked, JobSpec(query="Why?"), Material(100_000, 100_000))
     assert tokens == usd == 0 and joules > 0 and seconds > 0
     await asked.aclose()
 

@@ -23,6 +23,7 @@ READERS = 1_000
 def folder(models: ScriptedServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
     more = "[server]\nheader_timeout_s = 1.0\nbody_timeout_s = 1.0\nmax_body_kb = 64\nheartbeat_s = 2.0\n"
+    more += "max_image_mb = 0\n"
     (folder / "agentflow.toml").write_text(toml(models, more))
     return folder
 

@@ -225,3 +225,17 @@ def test_a_minutes_requests_may_come_at_once_and_flow_back_evenly() -> None:
     assert pace.count("b", 3) == 0.0
     now[0] = 20.0
     assert [pace.count("a", 3), pace.count("a", 3)] == [0.0, pytest.approx(20.0)]
+
+
+def test_anothers_job_is_followed_no_more_than_an_unknown_one(
+    submit: Any, api: Api, tokens: dict[str, str], folder: Path
+) -> None:
+    theirs, unknown = submit("acme").json()["id"], "20260101-000000-0000000000000000"
+    with api.client(tokens["rival"]) as rival:
+        for path in ("/v1/research", "/v1/research:estimate"):
+            answers = [rival.post(path, json={"query": "And why?", "previous_id": id}) for id in (theirs, unknown)]
+            assert [answer.status_code for answer in answers] == [404, 404]
+            one, two = (answer.text.replace(theirs, "ID").replace(unknown, "ID") for answer in answers)
+            assert one == two
+    with api.client(tokens["acme"]) as acme:
+        assert acme.post("/v1/research", json={"query": "And why?", "previous_id": theirs}).status_code == 409

@@ -7,11 +7,14 @@ import asyncio
 import pytest
 
 from agentflow.config import TenantSettings
+from agentflow.errors import UnknownJob
 from agentflow.jobs.annex import Annex
 from agentflow.jobs.collections.catalogue import Catalogue
 from agentflow.jobs.database import Database
 from agentflow.jobs.tenants import Tenants
 from agentflow.server.keys import Keys
+from agentflow.server.openai.response_bodies import ResponseRequest
+from agentflow.server.openai.stored import Responses, new_response
 from agentflow.server.research.idempotency import Idempotency
 from agentflow.server.tables import metadata
 
@@ -42,3 +45,24 @@ async def test_two_servers_share_keys_tenants_and_idempotency(postgres_url: str)
     finally:
         for each in (one, two, *tenants, *shelves):
             await each.aclose()
+
+
+async def test_how_a_response_ended_is_written_once(postgres_url: str) -> None:
+    annexes = [Annex(Database(postgres_url), metadata) for _ in range(2)]
+    kept = [Responses(annex) for annex in annexes]
+    try:
+        asked = ResponseRequest.model_validate({"model": "small", "input": "How high?", "background": True}).kept({})
+        new = new_response("acme", asked)
+        await kept[0].keep(new)
+        ends = [new.standing("completed"), new.standing("cancelled")]
+        assert sum(await asyncio.gather(*(each.end(body) for each, body in zip(kept, ends, strict=True)))) == 1
+        body = (await kept[0].find(new.id, "acme")).body
+        assert body is not None and body == (await kept[1].find(new.id, "acme")).body
+        with pytest.raises(UnknownJob):
+            await kept[1].find(new.id, "rival")
+        assert [one.id for one in await kept[1].older_than(-1.0)] == [new.id]
+        await kept[1].forget(new.id)
+        assert not await kept[0].end(body)
+    finally:
+        for annex in annexes:
+            await annex.aclose()

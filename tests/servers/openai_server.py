@@ -8,6 +8,7 @@ A script gives each model a list of steps, used in order; the last one repeats. 
     by_prompt                  replies as JSON by words of the prompt: the first whose words stand in it
     usage                      exactly this usage object; omit_usage: none at all
     logprobs                   a list of log-probabilities, sent when asked for
+    tokens                     the same with texts: [text, log-probability, [[other text, log-probability], ...]] each
     extra                      more fields of the reply (timings, energy_joules)
     status, error, retry_after an error instead of a reply
     gate                       wait until the test releases this gate
@@ -134,9 +135,19 @@ def usage_of(body: dict[str, Any], step: dict[str, Any], text: str) -> dict[str,
 
 
 def logprobs_of(body: dict[str, Any], step: dict[str, Any]) -> dict[str, Any] | None:
-    if not body.get("logprobs") or "logprobs" not in step:
+    if not body.get("logprobs"):
+        return None
+    if "tokens" in step:
+        wanted = body.get("top_logprobs", 0)
+        return {"content": [token_of(text, p, others, wanted) for text, p, others in step["tokens"]]}
+    if "logprobs" not in step:
         return None
     return {"content": [{"token": "x", "logprob": p, "top_logprobs": []} for p in step["logprobs"]]}
+
+
+def token_of(text: str, logprob: float, others: list[list[Any]], wanted: int) -> dict[str, Any]:
+    top = [{"token": other, "logprob": p} for other, p in others[:wanted]]
+    return {"token": text, "logprob": logprob, "top_logprobs": top}
 
 
 async def whole(request: web.Request, body: dict[str, Any], step: dict[str, Any]) -> web.Response:

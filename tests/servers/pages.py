@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 
 from aiohttp import web
+from PIL import Image
 
 WAITING = web.AppKey("waiting", set[object])
 ARTICLE = """<!doctype html><html><head><title>On Tides</title></head><body><nav>menu</nav><article><h1>On Tides</h1>
@@ -16,6 +18,15 @@ ARTICLE = """<!doctype html><html><head><title>On Tides</title></head><body><nav
 
 async def article(_: web.Request) -> web.Response:
     return web.Response(text=ARTICLE, content_type="text/html")
+
+
+async def dated(request: web.Request) -> web.Response:
+    day, modified = request.query.get("day"), request.query.get("modified")
+    said = f'<meta property="article:published_time" content="{day}T10:00:00Z">' if day else ""
+    headers = {"Last-Modified": modified} if modified else {}
+    return web.Response(
+        text=ARTICLE.replace("<title>", f"{said}<title>{day}"), content_type="text/html", headers=headers
+    )
 
 
 async def latin(_: web.Request) -> web.Response:
@@ -81,6 +92,12 @@ async def image(_: web.Request) -> web.Response:
     return web.Response(body=b"\x89PNG", content_type="image/png")
 
 
+async def picture(_: web.Request) -> web.Response:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), "teal").save(file, "PNG")
+    return web.Response(body=file.getvalue(), content_type="image/png")
+
+
 async def away(request: web.Request) -> web.Response:
     return web.Response(status=302, headers={"Location": request.query["to"]})
 
@@ -90,6 +107,7 @@ async def serve() -> None:
     app[WAITING] = set()
     pages = {
         "article": article,
+        "dated": dated,
         "latin": latin,
         "japanese": japanese,
         "utf8": utf8,
@@ -100,6 +118,7 @@ async def serve() -> None:
         "endless": endless,
         "bomb": bomb,
         "image": image,
+        "picture": picture,
         "away": away,
     }
     for name, handler in pages.items():

@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 
 from agentflow.errors import BackendTimeout, BudgetExceeded, Refusal
-from agentflow.messages import Completion, Message, Request, Timings, TokenUsage, ToolCall
+from agentflow.messages import Completion, Message, Request, Sampling, Timings, TokenUsage, ToolCall
 from agentflow.telemetry import semconv as names
 from agentflow.telemetry import tracing
 from agentflow.telemetry.tracing import AttemptFacts, ModelFacts
@@ -17,7 +17,10 @@ from tests.telemetry.conftest import Recorded
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 REMOTE = ModelFacts("openai", "gpt-x", in_process=False, rung="large")
 LOCAL = ModelFacts("llama_cpp", "tiny", in_process=True, rung="tiny")
-ASK = Request((Message("system", "Be terse."), Message("user", "a secret question")), max_output_tokens=50, seed=7)
+ASK = Request(
+    (Message("system", "Be terse."), Message("user", "a secret question")), max_output_tokens=50, seed=7,
+    sampling=Sampling(top_p=0.5, presence_penalty=-1.0),
+)  # fmt: skip
 
 
 def facts(outcome: str = "accepted", reason: str = "", **more: object) -> AttemptFacts:
@@ -57,6 +60,8 @@ def test_a_chat_span_carries_request_reply_tokens_dollars_and_joules(recorded: R
         names.REQUEST_MODEL: "gpt-x",
         names.REQUEST_MAX_TOKENS: 50,
         names.REQUEST_SEED: 7,
+        names.REQUEST_TOP_P: 0.5,
+        names.REQUEST_PRESENCE_PENALTY: -1.0,
         names.RESPONSE_MODEL: "gpt-x-2026",
         names.RESPONSE_ID: "r1",
         names.RESPONSE_FINISH_REASONS: ("stop",),

@@ -17,10 +17,10 @@ from agentflow.budget.ledger.base import AccountState, Entry, EntryFilter, Label
 from agentflow.budget.spend import Emissions, Quote, Spend, microjoules
 from agentflow.energy.interval import Energy, Provenance, Scope
 from agentflow.errors import LedgerError, UsageError
-from agentflow.messages import Completion, MeasuredJoules, Timings, TokenUsage, ToolCall, UsageSource
+from agentflow.messages import Completion, MeasuredJoules, Timings, Token, TokenUsage, ToolCall, UsageSource
 
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), default=str)
-_NESTED: Final = ("usage", "timings", "tool_calls", "measured")
+_NESTED: Final = ("usage", "timings", "tool_calls", "measured", "tokens")
 _PLAIN: Final = tuple(field.name for field in fields(Completion) if field.name not in _NESTED)
 _USAGE: Final = tuple(field.name for field in fields(TokenUsage))
 _TIMINGS: Final = tuple(field.name for field in fields(Timings))
@@ -217,6 +217,8 @@ def reply_text(completion: Completion) -> str:
         "measured": None if completion.measured is None else asdict(completion.measured),
         "tool_calls": [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in completion.tool_calls],
     }
+    if completion.tokens is not None:
+        data["tokens"] = [[token.text, token.logprob, token.top] for token in completion.tokens]
     return _ENCODER.encode(data)
 
 
@@ -232,4 +234,8 @@ def reply_of(text: str) -> Completion:
         data["measured"] = MeasuredJoules(**data["measured"], assumed=assumed)
     data["logprobs"] = None if logprobs is None else tuple(logprobs)
     data["ignored"] = tuple(data.get("ignored", ()))
+    if "tokens" in data:
+        data["tokens"] = tuple(
+            Token(text, logprob, tuple((other, p) for other, p in top)) for text, logprob, top in data["tokens"]
+        )
     return Completion(**data)

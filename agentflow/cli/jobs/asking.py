@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 from agentflow.budget.budget import Budget
+from agentflow.cli.bounds import bounds_of, source_bounds
 from agentflow.cli.output import output_of, output_options
-from agentflow.jobs.job import JobSources, JobSpec, ask_for, budget_for_job
+from agentflow.jobs.job import Effort, JobSpec, ask_for, budget_for_job
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _OPTIONS = (
     click.option("--kind", default="research", show_default=True, help="What runs it."),
-    click.option("--effort", type=click.Choice(["auto", "lite", "base", "core", "pro", "ultra"]), default="auto"),
+    click.option("--effort", type=click.Choice(get_args(Effort)), default="auto", help="See: agentflow efforts."),
     click.option("--max-usd", metavar="DOLLARS", help="Most dollars."),
     click.option("--max-joules", metavar="JOULES", help="Most joules."),
     click.option("--max-tokens", metavar="TOKENS", help="Most tokens."),
@@ -38,7 +39,7 @@ def asks_for_a_job(command: Command) -> Command:
     """Give a command the options that ``job_of`` reads."""
     for option in reversed(_OPTIONS):
         command = option(command)
-    return output_options(command)
+    return output_options(source_bounds(command))
 
 
 def job_of(query: str, sources: tuple[str, ...], options: dict[str, Any], **more: Any) -> JobSpec:
@@ -54,7 +55,12 @@ def job_of(query: str, sources: tuple[str, ...], options: dict[str, Any], **more
     return ask_for(
         kind=options["kind"],
         query=query,
-        sources=JobSources(origins=origins, collections=options["collections"], allow_private=options["allow_private"]),
+        sources={
+            "origins": origins,
+            "collections": options["collections"],
+            "allow_private": options["allow_private"],
+            **bounds_of(options),
+        },
         output=output_of(options),
         verify=options["verify"],
         effort=options["effort"],

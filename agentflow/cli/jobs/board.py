@@ -90,10 +90,11 @@ class Board:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for column in _COLUMNS:
             table.add_column(column, justify="left" if column in _LEFT else "right", no_wrap=True)
-        for name, part in self._parts.items():
+        # The display's thread reads what the other one writes: copies, taken in one step.
+        for name, part in list(self._parts.items()):
             table.add_row(*map(Text, part.cells(name)))
         head = Text(f"{self.job}  {self.state}  watched for {time.monotonic() - self._since:.0f} s")
-        latest = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in self._latest]
+        latest = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in list(self._latest)]
         return Group(head, table, *latest)
 
     def _part(self, name: str) -> _Part:

@@ -16,6 +16,7 @@ from agentflow.cli.jobs.opened import config_option, json_option, tell, with_job
 @click.argument("query")
 @click.argument("sources", nargs=-1, metavar="[PATH|URL]...")
 @asks_for_a_job
+@click.option("--previous", metavar="JOB", help="The job that this one follows; its sources, if you name none.")
 @click.option("--within", type=float, metavar="SECONDS", help="Deadline: so many seconds from now.")
 @click.option("--delay", type=float, metavar="SECONDS", help="Start so many seconds from now, at the earliest.")
 @config_option
@@ -27,6 +28,7 @@ def command(query: str, sources: tuple[str, ...], config: Path | None, as_json: 
         query,
         sources,
         options,
+        previous=options["previous"],
         deadline=None if options["within"] is None else now + timedelta(seconds=options["within"]),
         not_before=None if options["delay"] is None else now + timedelta(seconds=options["delay"]),
     )

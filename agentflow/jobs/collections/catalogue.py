@@ -43,6 +43,7 @@ class Upload(FileView):
 
     id: str
     collection: str
+    created_ms: int = 0
     index: str | None = None
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -47,6 +48,8 @@ async def read_anew(store: BlobStore, upload: Upload, chunk_chars: int) -> Index
     with tempfile.TemporaryDirectory(prefix="agentflow-upload-") as folder:
         path = Path(folder) / upload.name
         await asyncio.to_thread(path.write_bytes, data)
+        # The day of a file that tells none itself is the one on which it came.
+        os.utime(path, (upload.created_ms / 1_000, upload.created_ms / 1_000))
         return await read_and_index(path, chunk_chars)
 
 

@@ -12,8 +12,10 @@ from agentflow.research.rendering.numbering import (
     Section,
     all_citations,
     clean,
+    day,
     joules,
     limit_line,
+    not_read,
     notes,
     sections,
     served,
@@ -109,14 +111,14 @@ def _sources(report: Report) -> Iterator[str]:
     yield f"{report.sources_read} read, {len(report.sources)} cited."
     if report.sources:
         rows = [
-            f"| {s.id} | {_line(s.title)} | {_line(s.origin)} | `{s.sha256[:12]}` | {s.read_at} |"
+            f"| {s.id} | {_line(s.title)} | {_line(s.origin)} | {_line(day(s))} | `{s.sha256[:12]}` | {s.read_at} |"
             for s in report.sources
         ]
-        yield "\n".join(["| id | title | origin | SHA-256 | read |", "|---|---|---|---|---|", *rows])
+        yield "\n".join(["| id | title | origin | date | SHA-256 | read |", "|---|---|---|---|---|---|", *rows])
     if report.skipped:
         shown = "; ".join(f"{_line(s.origin)} ({_line(s.reason)})" for s in report.skipped[:_SHOWN_SKIPPED])
         more = f"; and {len(report.skipped) - _SHOWN_SKIPPED} more" if len(report.skipped) > _SHOWN_SKIPPED else ""
-        yield f"Not read: {shown}{more}."
+        yield f"{not_read(report)}. {shown}{more}."
 
 
 def _meter(report: Report) -> Iterator[str]:

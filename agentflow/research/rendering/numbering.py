@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -12,11 +13,13 @@ from agentflow.budget.money import format_usd, nano_from_decimal
 from agentflow.energy.interval import format_joules
 from agentflow.research.length import word_count
 from agentflow.research.report import Citation, Claim, EnergyFigure, Limit, Report, SourceEntry
+from agentflow.research.sources.source import SourceDate
 
 # Control characters, and the ones that turn the direction of text: a source must not steer a reader's screen.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
 _SHORT_QUOTE = 160
+_FOR_THEIR_DAY = {"date": "outside the dates asked for", "undated": "undated"}
 # What an address may hold as it is: no brackets, quotes or spaces, which could end a link.
 _OF_ADDRESSES = "%/:=&?~#+!$,;@*-._"
 LEFT_OUT = "Its claims were left out to keep to the words asked for."
@@ -149,6 +152,19 @@ def limit_line(limit: Limit) -> str:
 def served(report: Report) -> str:
     """Which rung served each step, in one line."""
     return "; ".join(f"{step}: {rung}" for step, rung in report.rungs.items()) or "none"
+
+
+def day(source: SourceEntry) -> str:
+    """The day of a source and what tells it; ``undated`` where nothing does."""
+    return str(SourceDate.of({"date": source.date, "date_from": source.date_from}) or "undated")
+
+
+def not_read(report: Report) -> str:
+    """How many sources were not read, and how many of them for their day."""
+    why = Counter(skipped.cause for skipped in report.skipped)
+    days = [f"{why[cause]} {words}" for cause, words in _FOR_THEIR_DAY.items() if why[cause]]
+    told = f" ({', '.join(days)})" if days else ""
+    return f"Not read: {len(report.skipped):,}{told}"
 
 
 def summary(report: Report) -> str:

@@ -19,8 +19,10 @@ from agentflow.research.rendering.numbering import (
     all_citations,
     amount,
     clean,
+    day,
     joules,
     limit_line,
+    not_read,
     notes,
     sections,
     served,
@@ -61,7 +63,9 @@ def to_html(report: Report, texts: Mapping[str, str]) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"usd": usd, "joules": joules, "limit": limit_line, "clean": clean, "short": short}
+    environment.filters |= {
+        "usd": usd, "joules": joules, "limit": limit_line, "clean": clean, "day": day, "short": short,
+    }  # fmt: skip
     template = environment.from_string(room.joinpath("page.html.j2").read_text("utf-8"))
     return template.render(
         report=report,
@@ -75,6 +79,7 @@ def to_html(report: Report, texts: Mapping[str, str]) -> str:
         footnotes=all_citations(parts),
         summary=summary(report),
         served=served(report),
+        not_read=not_read(report),
         amount=amount,
     )
 

@@ -18,6 +18,7 @@ from agentflow.research.rendering.numbering import (
     all_citations,
     clean,
     limit_line,
+    not_read,
     notes,
     sections,
     served,
@@ -115,7 +116,7 @@ def _footer(report: Report, console: Console, run_folder: Path | None) -> None:
     if report.skipped:
         first = report.skipped[0]
         more = f" and {len(report.skipped) - 1} more" if len(report.skipped) > 1 else ""
-        console.print(Text(f"Not read: {clean(first.origin)} ({clean(first.reason)}){more}"))
+        console.print(Text(f"{not_read(report)}. {clean(first.origin)} ({clean(first.reason)}){more}"))
     console.print(Text(f"Served by {clean(served(report))}. {summary(report)}", style="dim"))
     if run_folder is not None:
         console.print(Text(f"Kept in {run_folder} (report.html shows every citation in its source)", style="dim"))

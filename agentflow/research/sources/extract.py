@@ -1,6 +1,6 @@
 """Text out of formats, by well-kept libraries, each imported when its format first occurs.
 
-Imports decoding, source, errors. A parser's own exceptions never leave this file.
+Imports dating, decoding, source, errors. A parser's own exceptions never leave this file.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import io
 import logging
 import re
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from agentflow.errors import SourceError
+from agentflow.research.sources.dating import date_in_facts, date_in_page, date_in_text
 from agentflow.research.sources.decoding import declared_in_html, decode, encodable, one_kind_of_line_ends
 from agentflow.research.sources.source import MEGABYTE, Extracted, ReadLimits
 
@@ -93,11 +94,11 @@ def extract(
         found = _html(decode(data, charset or declared_in_html(data)))
     else:
         text = decode(data, charset)
-        found = Extracted(text, _text_title(text, media_type), media_type)
+        found = Extracted(text, _text_title(text, media_type), media_type, date_in_text(text, media_type))
     if not found.text or found.text.isspace():
         raise SourceError("has no text in it")
     title = _SPACES.sub(" ", _CONTROLS.sub(" ", encodable(found.title))).strip()[:_TITLE_CHARS]
-    return Extracted(found.text, title or name.rstrip("/").rsplit("/", 1)[-1], found.media_type)
+    return replace(found, title=title or name.rstrip("/").rsplit("/", 1)[-1])
 
 
 @dataclass(slots=True)
@@ -139,6 +140,7 @@ def _html(text: str) -> Extracted:
         if tree is None:
             raise SourceError("is broken HTML")
         title = next(filter(str.strip, (" ".join(found.itertext()) for found in tree.iter("title", "h1"))), "")
+        date = date_in_page(tree) if len(text) <= _LARGEST_SEARCHED else None
         # The search for the main part takes time that grows with the square of the length.
         body: str | None = None
         if len(text) <= _LARGEST_SEARCHED:
@@ -149,7 +151,7 @@ def _html(text: str) -> Extracted:
         raise
     except Exception as error:
         raise SourceError(f"is broken HTML ({type(error).__name__})") from error
-    return Extracted(encodable(one_kind_of_line_ends(body or "")), title, "text/html")
+    return Extracted(encodable(one_kind_of_line_ends(body or "")), title, "text/html", date)
 
 
 def _pdf(data: bytes, room: _Room) -> Extracted:
@@ -165,6 +167,7 @@ def _pdf(data: bytes, room: _Room) -> Extracted:
             raise SourceError(f"has {len(reader.pages):,} pages; the limit is {room.limits.max_pdf_pages:,}")
         text = "\n\n".join(room.take(page.extract_text()) for page in reader.pages)
         title = str((reader.metadata and reader.metadata.title) or "").strip()
+        date = date_in_facts(reader.metadata, "creation_date", "modification_date")
     except (SourceError, MemoryError):
         raise
     except Exception as error:
@@ -174,7 +177,7 @@ def _pdf(data: bytes, room: _Room) -> Extracted:
         raise SourceError("is a PDF without text (scanned pages?); run it through OCR first")
     if title.lower() in _NO_TITLES:
         title = text.lstrip()[:_HEAD].split("\n", 1)[0]
-    return Extracted(encodable(one_kind_of_line_ends(text)), title, "application/pdf")
+    return Extracted(encodable(one_kind_of_line_ends(text)), title, "application/pdf", date)
 
 
 def _docx(data: bytes, room: _Room) -> Extracted:
@@ -194,12 +197,14 @@ def _docx(data: bytes, room: _Room) -> Extracted:
             if not title and str(getattr(block.style, "name", "")).startswith(("Heading", "Title")):
                 title = str(getattr(block, "text", ""))
             blocks.append(room.take(_block(block)))
+        date = date_in_facts(document.core_properties, "created", "modified")
     except (SourceError, MemoryError):
         raise
     except Exception as error:
         # Its parts are looked up by name, so a broken file fails anywhere.
         raise SourceError(f"is a broken .docx ({type(error).__name__})") from error
-    return Extracted(encodable(one_kind_of_line_ends("\n\n".join(b for b in blocks if b.strip()))), title, DOCX)
+    text = encodable(one_kind_of_line_ends("\n\n".join(b for b in blocks if b.strip())))
+    return Extracted(text, title, DOCX, date)
 
 
 def _block(block: Any) -> str:

@@ -6,7 +6,8 @@ import asyncio
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import TypeVar
@@ -14,7 +15,7 @@ from typing import TypeVar
 from agentflow.errors import SourceError
 from agentflow.research.sources.extract import extract, is_parsed, media_type_of
 from agentflow.research.sources.parsing import Parsers
-from agentflow.research.sources.source import MEGABYTE, Extracted, ReadLimits, Skipped, printable
+from agentflow.research.sources.source import MEGABYTE, Extracted, ReadLimits, Skipped, SourceDate, printable
 
 _PASSED_OVER = frozenset({"node_modules", "__pycache__", "venv", "site-packages"})
 T = TypeVar("T")
@@ -97,7 +98,8 @@ def read_files(batch: Sequence[Path], limits: ReadLimits, stop: Event) -> list[E
         try:
             with _told_of(file):
                 data = b"" if is_parsed(media_type) else _content(file, limits)
-                found.append(None if is_parsed(media_type, data) else extract(data, media_type, file.name, limits))
+                parsed = is_parsed(media_type, data)
+                found.append(None if parsed else _dated(extract(data, media_type, file.name, limits), file))
         except SourceError as error:
             found.append(error)
     return found
@@ -109,9 +111,21 @@ async def parse_file(file: Path, limits: ReadLimits, parsers: Parsers) -> Extrac
         with _told_of(file):
             async with parsers.slot():
                 data = await asyncio.to_thread(_content, file, limits)
-                return await parsers.extract(data, media_type_of(file.name), file.name)
+                return _dated(await parsers.extract(data, media_type_of(file.name), file.name), file)
     except SourceError as error:
         return error
+
+
+def _dated(found: Extracted, file: Path) -> Extracted:
+    """With the day on which the file was last changed, where its content does not tell one."""
+    if found.date is not None:
+        return found
+    try:
+        changed = datetime.fromtimestamp(file.stat().st_mtime, UTC).date()
+    except (ValueError, OverflowError):
+        # A file system may hold times that no calendar has.
+        return found
+    return replace(found, date=SourceDate(changed, "file"))
 
 
 @contextmanager

@@ -1,13 +1,15 @@
-"""Web pages: fetched with bounds on address, size, time and redirects. Every page is treated as hostile.
+"""Web pages: fetched with bounds on address, domain, size, time and redirects. Every page is treated as hostile.
 
 A redirect from https to http is followed like any other: nothing secret is sent, and what was read is stored. Imports
-addresses, parsing, source, errors.
+addresses, scope, parsing, source, errors.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -16,7 +18,8 @@ from agentflow.errors import FetchRefused, SourceError
 from agentflow.research.sources.addresses import PublicResolver, check_literal, guarded_socket
 from agentflow.research.sources.extract import DOCX
 from agentflow.research.sources.parsing import Parsers
-from agentflow.research.sources.source import MEGABYTE, Extracted, ReadLimits, printable
+from agentflow.research.sources.scope import Scope
+from agentflow.research.sources.source import MEGABYTE, Extracted, ReadLimits, SourceDate, printable
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _READABLE = ("text/", "application/json", "application/pdf", "application/xhtml", "application/xml", DOCX)
@@ -25,15 +28,16 @@ _HEADERS = {"User-Agent": "agentflow-research/0.1", "Accept": "text/html,applica
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A fetched body before extraction. ``address`` is where the redirects ended."""
+    """A fetched body before extraction. ``address`` is where the redirects ended, ``date`` what its server says."""
 
     address: str
     body: bytes
     media_type: str
     charset: str | None
+    date: SourceDate | None = None
 
 
-async def read_page(address: str, limits: ReadLimits, parsers: Parsers, *, allow_private: bool) -> Extracted:
+async def read_page(address: str, limits: ReadLimits, parsers: Parsers, scope: Scope) -> Extracted:
     """Fetch a page and get its text out.
 
     Raises:
@@ -42,10 +46,11 @@ async def read_page(address: str, limits: ReadLimits, parsers: Parsers, *, allow
     """
     try:
         async with asyncio.timeout(limits.page_timeout_s):
-            page = await _fetch(address, limits, allow_private=allow_private)
+            page = await _fetch(address, limits, scope)
         name = urlsplit(page.address).path
         async with parsers.slot():
-            return await parsers.extract(page.body, page.media_type, name, page.charset)
+            found = await parsers.extract(page.body, page.media_type, name, page.charset)
+        return found if found.date is not None else replace(found, date=page.date)
     except FetchRefused as error:
         raise FetchRefused(f"{_shown(address)} {error}") from error
     except SourceError as error:
@@ -62,13 +67,15 @@ async def read_page(address: str, limits: ReadLimits, parsers: Parsers, *, allow
         raise SourceError(f"{_shown(address)} cannot be fetched: {type(error).__name__}.") from error
 
 
-async def _fetch(address: str, limits: ReadLimits, *, allow_private: bool) -> Page:
-    resolver = PublicResolver(allow_private=allow_private)
+async def _fetch(address: str, limits: ReadLimits, scope: Scope) -> Page:
+    if not scope.allow_network:
+        raise FetchRefused("is a page, and this job may not use the network.")
+    resolver = PublicResolver(allow_private=scope.allow_private)
     connector = aiohttp.TCPConnector(
         resolver=resolver,
         use_dns_cache=False,
         force_close=True,
-        socket_factory=guarded_socket(allow_private=allow_private),
+        socket_factory=guarded_socket(allow_private=scope.allow_private),
     )
     # Proxies, netrc and cookies of the environment would lead a fetch elsewhere, or give something away.
     async with aiohttp.ClientSession(
@@ -79,7 +86,7 @@ async def _fetch(address: str, limits: ReadLimits, *, allow_private: bool) -> Pa
         timeout=aiohttp.ClientTimeout(),
     ) as session:
         for hop in range(limits.max_redirects + 1):
-            _check(address, hop, allow_private=allow_private)
+            _check(address, hop, scope)
             try:
                 async with session.get(address, allow_redirects=False) as response:
                     if response.status not in _REDIRECTS:
@@ -107,7 +114,7 @@ def _where(address: str, hop: int) -> str:
     return f"redirects to {_shown(address)}, which " if hop else ""
 
 
-def _check(address: str, hop: int, *, allow_private: bool) -> None:
+def _check(address: str, hop: int, scope: Scope) -> None:
     where = _where(address, hop)
     try:
         parts = urlsplit(address)
@@ -119,7 +126,8 @@ def _check(address: str, hop: int, *, allow_private: bool) -> None:
     if parts.username is not None or parts.password is not None:
         raise FetchRefused(f"{where}carries a user name; such addresses are not fetched.")
     try:
-        check_literal(host, allow_private=allow_private)
+        scope.check(address)
+        check_literal(host, allow_private=scope.allow_private)
     except FetchRefused as error:
         raise FetchRefused(f"{where}{error}") from error
 
@@ -142,7 +150,16 @@ async def _body(response: aiohttp.ClientResponse, address: str, limits: ReadLimi
         body += block
         if len(body) > limits.max_page_bytes:
             raise SourceError(too_large)
-    return Page(address, bytes(body), "text/html" if "html" in media_type else media_type, response.charset)
+    kind = "text/html" if "html" in media_type else media_type
+    return Page(address, bytes(body), kind, response.charset, _last_modified(response.headers.get("Last-Modified")))
+
+
+def _last_modified(said: str | None) -> SourceDate | None:
+    try:
+        moment = parsedate_to_datetime(said) if said else None
+        return None if moment is None else SourceDate(moment.astimezone(UTC).date(), "server")
+    except (ValueError, OverflowError):
+        return None
 
 
 def _refused_within(error: BaseException) -> FetchRefused | None:

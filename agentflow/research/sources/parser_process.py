@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from agentflow.errors import SourceError
 from agentflow.research.sources.extract import extract
-from agentflow.research.sources.source import MEGABYTE, ReadLimits
+from agentflow.research.sources.source import MEGABYTE, ReadLimits, date_facts
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def answer(asked: dict[str, Any], data: bytes, replies: BinaryIO) -> None:
     try:
         found = extract(data, asked["media_type"], asked["name"], limits, charset=asked["charset"])
         body = found.text.encode("utf-8")
-        head = {"title": found.title, "media_type": found.media_type, "bytes": len(body)}
+        head = {"title": found.title, "media_type": found.media_type, "bytes": len(body), **date_facts(found.date)}
     except SourceError as error:
         head, body = {"error": str(error)}, b""
     except MemoryError:

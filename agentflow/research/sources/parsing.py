@@ -19,7 +19,7 @@ from typing import Self
 
 from agentflow.errors import SourceError
 from agentflow.research.sources.extract import extract, is_parsed
-from agentflow.research.sources.source import Extracted, ReadLimits
+from agentflow.research.sources.source import Extracted, ReadLimits, SourceDate
 
 # The folder that holds the package is appended, not put in front: nothing there may pass for a standard module. For
 # the same reason -P keeps the working folder off the path: what a user researches may hold a json.py.
@@ -81,7 +81,7 @@ class Parsers:
                 await _end(process)
         if "error" in head:
             raise SourceError(str(head["error"]))
-        return Extracted(body.decode("utf-8"), str(head["title"]), str(head["media_type"]))
+        return Extracted(body.decode("utf-8"), str(head["title"]), str(head["media_type"]), SourceDate.of(head))
 
     async def _ask(
         self, process: asyncio.subprocess.Process, data: bytes, media_type: str, name: str, charset: str | None

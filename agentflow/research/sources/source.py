@@ -3,12 +3,54 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
 MEGABYTE = 1_000_000
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+DateBasis = Literal["page", "document", "server", "file"]
+_SAID_BY: dict[DateBasis, str] = {
+    "page": "as the page says",
+    "document": "as the document says",
+    "server": "as its server says",
+    "file": "when the file was last changed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDate:
+    """The day of a source, and what tells it.
+
+    ``page``: the markup of a page (meta elements, JSON-LD, time elements); ``document``: the facts that a PDF, a Word
+    file or a Markdown file has about itself; ``server``: HTTP Last-Modified; ``file``: when the file was last changed,
+    which for an upload is when it came.
+    """
+
+    day: date
+    basis: DateBasis
+
+    def __str__(self) -> str:
+        return f"{self.day} ({_SAID_BY[self.basis]})"
+
+    @classmethod
+    def of(cls, facts: Mapping[str, object]) -> SourceDate | None:
+        """The date that ``date_facts`` wrote down; None where there is none, or none that can be."""
+        basis = facts.get("date_from")
+        try:
+            day = date.fromisoformat(str(facts.get("date")))
+        except ValueError:
+            return None
+        return next((cls(day, known) for known in _SAID_BY if known == basis), None)
+
+
+def date_facts(found: SourceDate | None) -> dict[str, str]:
+    """A date as it is kept beside a source: ``date`` and ``date_from``; nothing when there is none."""
+    return {} if found is None else {"date": found.day.isoformat(), "date_from": found.basis}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +68,19 @@ class Source:
     sha256: str
     read_at: str
     media_type: str
+    date: SourceDate | None = None
+
+
+SkipCause = Literal["unreadable", "double", "date", "undated", "domain"]
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A source that was found and not read, and why."""
+    """A source that was found and not read, and why: in words, and as one of a few causes that can be counted."""
 
     origin: str
     reason: str
+    cause: SkipCause = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +113,12 @@ class ReadLimits:
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """Text got out of one document, with its title when the format carries one."""
+    """Text got out of one document, with its title and its day when the format carries them."""
 
     text: str
     title: str
     media_type: str
+    date: SourceDate | None = None
 
 
 def kind_of(origin: str) -> Literal["page", "folder", "file"]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from agentflow.errors import SourceError
-from agentflow.research.sources.source import Source, printable
+from agentflow.research.sources.source import Source, SourceDate, date_facts, printable
 
 INDEX = "index.jsonl"
 _ID = re.compile(r"s[1-9][0-9]{0,9}")
@@ -29,7 +29,8 @@ def store_sources(folder: Path, sources: Sequence[Source]) -> None:
     for source in sources:
         _write_whole(folder / stored_name(source.id), utf8_pieces(source.text))
         facts = {key: getattr(source, key) for key in _FACTS}
-        lines.append(json.dumps({**facts, "characters": len(source.text), "file": stored_name(source.id)}))
+        facts |= {"characters": len(source.text), "file": stored_name(source.id), **date_facts(source.date)}
+        lines.append(json.dumps(facts))
     _write_whole(folder / "sources" / INDEX, (f"{line}\n".encode("ascii") for line in lines))
 
 
@@ -43,8 +44,10 @@ def load_sources(folder: Path) -> tuple[Source, ...]:
     sources: list[Source] = []
     try:
         for line in index.read_text("utf-8").splitlines():
-            facts = {key: str(value) for key, value in json.loads(line).items() if key in _FACTS}
-            sources.append(Source(text=load_text(folder, facts["id"], facts["sha256"]), **facts))
+            kept = json.loads(line)
+            facts = {key: str(value) for key, value in kept.items() if key in _FACTS}
+            text = load_text(folder, facts["id"], facts["sha256"])
+            sources.append(Source(text=text, date=SourceDate.of(kept), **facts))
     except OSError as error:
         raise SourceError(f"{index} is missing; the run folder is not whole.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,38 +1,29 @@
-"""What OpenAI's clients send, in both dialects, and what it is to a chain. Imports messages, cascade.checks.
+"""What OpenAI's clients send as messages, in both dialects, and what it is to a chain. Imports pictures, parameters.
 
-What would change a reply and cannot be honoured is refused; what changes nothing is passed over.
+No web framework: workers read it too.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import Field, field_validator
 
-from agentflow.budget.budget import Budget
-from agentflow.cascade.checks import Candidate
-from agentflow.cascade.reply import Verdict
 from agentflow.errors import UsageError
-from agentflow.jobs.job import JobBudget
-from agentflow.messages import Message, OutputSchema, Role, ToolCall, ToolSpec
+from agentflow.messages import Image, Message, Role, ToolCall
+from agentflow.server.openai.parameters import Name, Part
+from agentflow.server.openai.pictures import Pictures, picture_of
 
-# Clients that say nothing expect what OpenAI does then.
-DEFAULT_TEMPERATURE: Final = 1.0
 _TEXT: Final = ("text", "input_text", "output_text")
-_Name = Annotated[str, Field(min_length=1, max_length=128)]
-
-
-class Part(BaseModel):
-    """What all of these have in common: unknown members are passed over, as OpenAI's own server does."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
+_PICTURE: Final = ("image_url", "input_image")
+_Detail = Literal["auto", "low", "high"]
 
 
 class FunctionCall(Part):
     """A call that a model asked for."""
 
-    name: _Name
+    name: Name
     arguments: str = ""
 
 
@@ -44,11 +35,52 @@ class ToolCallPart(Part):
     function: FunctionCall
 
 
+class ImageAddress(Part):
+    """Where a picture is: a ``data:`` address that holds it, or one of http(s)."""
+
+    url: Annotated[str, Field(min_length=1)]
+    detail: _Detail | None = None
+
+
 class ContentPart(Part):
-    """A piece of a message."""
+    """A piece of a message: text, or a picture."""
 
     type: str
     text: str = ""
+    image_url: ImageAddress | str | None = None
+    detail: _Detail | None = None
+
+    @field_validator("detail", mode="before")
+    @classmethod
+    def _known(cls, value: object) -> object:
+        # A newer word for "as closely as can be".
+        return "high" if value == "original" else value
+
+    @property
+    def address(self) -> str | None:
+        """Where its picture is; None for text."""
+        if self.type not in _PICTURE:
+            return None
+        return self.image_url.url if isinstance(self.image_url, ImageAddress) else self.image_url
+
+    def image(self, pictures: Pictures) -> Image:
+        """Its picture.
+
+        Raises:
+            UsageError: it has none, or one that cannot be read.
+        """
+        if not self.address:
+            raise UsageError(f"A part of type '{self.type}' has no image_url. Send the picture's address or data.")
+        said = self.image_url.detail if isinstance(self.image_url, ImageAddress) else self.detail
+        return picture_of(self.address, said or "auto", pictures)
+
+    def held(self, pictures: Pictures) -> ContentPart:
+        """The same with its picture inside, where it was at an address."""
+        held = pictures.get(self.address or "")
+        if held is None:
+            return self
+        detail = self.image_url.detail if isinstance(self.image_url, ImageAddress) else self.detail
+        return self.model_copy(update={"image_url": ImageAddress(url=held, detail=detail), "detail": detail})
 
 
 Content = str | list[ContentPart] | None
@@ -62,127 +94,47 @@ class ChatMessage(Part):
     tool_calls: list[ToolCallPart] | None = Field(default=None, max_length=128)
     tool_call_id: str | None = None
 
+    def message(self, pictures: Pictures) -> Message:
+        """The turn as a chain reads it.
 
-class FunctionSpec(Part):
-    """A function that a model may ask for."""
-
-    name: _Name
-    description: str | None = None
-    parameters: dict[str, JsonValue] | None = None
-
-
-class ToolPart(Part):
-    """A tool that a model may ask for."""
-
-    type: Literal["function"] = "function"
-    function: FunctionSpec
-
-
-class SchemaPart(Part):
-    """A JSON schema that the reply must follow."""
-
-    name: str = Field(default="reply", max_length=64)
-    # "schema" is a name that pydantic has for itself.
-    schema_: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue], alias="schema")
-
-
-class Extension(BaseModel):
-    """Ours: send it as ``extra_body={"agentflow": {...}}``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    budget: JobBudget = Field(default=JobBudget(), description="limits of this request")
-
-    def limits(self, configured: Budget) -> Budget:
-        """The configured limits, each with the request's own in its place."""
-        return configured.with_limits(self.budget.limits())
-
-
-class Neutral(Part):
-    """Parameters that are accepted at the value that changes nothing, and refused at any other."""
-
-    n: Literal[1] | None = None
-    top_p: float | None = Field(default=None, description="1 or nothing")
-    presence_penalty: float | None = Field(default=None, description="0 or nothing")
-    frequency_penalty: float | None = Field(default=None, description="0 or nothing")
-    logprobs: Literal[False] | None = None
-    logit_bias: dict[str, float] | None = Field(default=None, description="empty or nothing")
-
-    @field_validator("top_p")
-    @classmethod
-    def _is_one(cls, value: float | None) -> float | None:
-        if value not in (None, 1.0):
-            raise ValueError("is not offered: leave it out, and use temperature")
-        return value
-
-    @field_validator("presence_penalty", "frequency_penalty")
-    @classmethod
-    def _is_nought(cls, value: float | None) -> float | None:
-        if value:
-            raise ValueError("is not offered: leave it out")
-        return value
-
-    @field_validator("logit_bias")
-    @classmethod
-    def _is_empty(cls, value: dict[str, float] | None) -> dict[str, float] | None:
-        if value:
-            raise ValueError("is not offered: leave it out")
-        return value
+        Raises:
+            UsageError: it holds something other than text and pictures.
+        """
+        role: Role = "system" if self.role == "developer" else self.role
+        calls = tuple(ToolCall(c.id, c.function.name, c.function.arguments) for c in self.tool_calls or ())
+        return Message(role, text_of(self.content), calls, self.tool_call_id, images_of(self.content, pictures))
 
 
 def text_of(content: Content) -> str:
     """The text of a message.
 
     Raises:
-        UsageError: it holds something other than text.
+        UsageError: it holds something other than text and pictures.
     """
     if content is None or isinstance(content, str):
         return content or ""
-    strange = next((part.type for part in content if part.type not in _TEXT), None)
+    strange = next((part.type for part in content if part.type not in (*_TEXT, *_PICTURE)), None)
     if strange is not None:
-        raise UsageError(f"A part of a message is of type '{strange[:40]}'; here only text is read. Send text.")
-    return "".join(part.text for part in content)
-
-
-def message_of(message: ChatMessage) -> Message:
-    """A turn as a chain reads it.
-
-    Raises:
-        UsageError: it holds something other than text.
-    """
-    role: Role = "system" if message.role == "developer" else message.role
-    calls = tuple(ToolCall(c.id, c.function.name, c.function.arguments) for c in message.tool_calls or ())
-    return Message(role, text_of(message.content), calls, message.tool_call_id)
-
-
-def tool_of(function: FunctionSpec) -> ToolSpec:
-    """A tool as a chain reads it."""
-    return ToolSpec(function.name, function.description or "", function.parameters or {"type": "object"})
-
-
-def schema_of(type: str, schema: SchemaPart | None) -> OutputSchema | None:
-    """The schema that a wanted format means: any object for ``json_object``, none for ``text``.
-
-    Raises:
-        UsageError: the format is none that is known, or its schema is missing.
-    """
-    if type == "text":
-        return None
-    if type == "json_object":
-        return OutputSchema("reply", {"type": "object"})
-    if type != "json_schema" or schema is None or not schema.schema_:
         raise UsageError(
-            f"The format '{type[:40]}' is not known, or has no schema. Use text, json_object, json_schema."
+            f"A part of a message is of type '{strange[:40]}'; here text and pictures are read. Send text or image_url."
         )
-    return OutputSchema(schema.name, schema.schema_)
+    return "".join(part.text for part in content if part.type in _TEXT)
 
 
-def is_json(candidate: Candidate) -> Verdict:
-    """A check: the reply is a JSON object, or asks for tools. One that is not is mended, or climbs to the next rung."""
-    if candidate.completion is not None and candidate.completion.tool_calls:
-        return Verdict(valid=True)
-    try:
-        found: Any = json.loads(str(candidate.output))
-    except ValueError as error:
-        return Verdict(valid=False, reason=f"the reply is not JSON: {error}")
-    return Verdict(isinstance(found, dict), reason="" if isinstance(found, dict) else "the reply is not a JSON object")
+def images_of(content: Content, pictures: Pictures) -> tuple[Image, ...]:
+    """The pictures of a message.
+
+    Raises:
+        UsageError: one cannot be read.
+    """
+    if content is None or isinstance(content, str):
+        return ()
+    return tuple(part.image(pictures) for part in content if part.type in _PICTURE)
+
+
+def addresses_of(contents: Sequence[Content]) -> Iterator[str]:
+    """Where the pictures of messages are."""
+    for content in contents:
+        for part in content if isinstance(content, list) else ():
+            if part.address:
+                yield part.address

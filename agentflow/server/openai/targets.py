@@ -1,21 +1,19 @@
-"""What a client's ``model`` names: a cascade, or one model of the configuration. Imports runtime, cascade."""
+"""What a client's ``model`` names: a cascade, or one model of the configuration. Imports runtime, cascade.
+
+No web framework: workers read it too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Literal
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from agentflow.cascade.cascade import Cascade
 from agentflow.config import CODE, Settings
 from agentflow.errors import UnknownModel
 from agentflow.runtime import Runtime
-from agentflow.server.access import AdmittingRoute, Reader
-from agentflow.server.state import TheServer
-
-router = APIRouter(prefix="/v1", tags=["openai"], route_class=AdmittingRoute)
 
 
 class Model(BaseModel):
@@ -25,30 +23,10 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "agentflow"
-    kind: Literal["cascade", "model"] = Field(description="a cascade climbs its rungs; a model is asked alone")
+    kind: Literal["cascade", "model", "embedder"] = Field(
+        description="a cascade climbs its rungs; a model is asked alone; an embedder is for /v1/embeddings"
+    )
     rungs: list[str] = Field(description="models in the order they are tried, cheapest first")
-
-
-class ModelList(BaseModel):
-    """Everything that can be asked."""
-
-    object: Literal["list"] = "list"
-    data: list[Model]
-
-
-@router.get("/models", summary="List cascades and models")
-async def list_models(server: TheServer, _: Reader) -> ModelList:
-    """Every name that ``model`` may hold: cascades first."""
-    return ModelList(data=list(_models(server.settings)))
-
-
-@router.get("/models/{model}", summary="One cascade or model")
-async def get_model(server: TheServer, _: Reader, model: str) -> Model:
-    """What a name stands for."""
-    found = next((one for one in _models(server.settings) if one.id == model), None)
-    if found is None:
-        raise _unknown(server.settings, model)
-    return found
 
 
 def target(runtime: Runtime, model: str) -> Cascade:
@@ -58,15 +36,26 @@ def target(runtime: Runtime, model: str) -> Cascade:
         UnknownModel: it stands for none.
         UnpricedModel: a model of them has no known price.
     """
-    for known in _models(runtime.settings):
-        if known.id == model and known.kind == "cascade":
-            return runtime.cascade(model)
-        if known.id == model:
-            return Cascade(model, (runtime.rung(model),))
-    raise _unknown(runtime.settings, model)
+    known = find(runtime.settings, model)
+    if known.kind == "embedder":
+        raise UnknownModel(f"'{model}' embeds texts and writes none. Send it to /v1/embeddings, or name another model.")
+    return runtime.cascade(model) if known.kind == "cascade" else Cascade(model, (runtime.rung(model),))
 
 
-def _models(settings: Settings) -> Iterator[Model]:
+def find(settings: Settings, model: str) -> Model:
+    """What a name stands for.
+
+    Raises:
+        UnknownModel: it stands for nothing.
+    """
+    found = next((one for one in models(settings) if one.id == model), None)
+    if found is None:
+        known = ", ".join(one.id for one in models(settings)) or "none: the configuration has no models"
+        raise UnknownModel(f"There is no cascade or model '{model[:80]}'; there are: {known}. See GET /v1/models.")
+    return found
+
+
+def models(settings: Settings) -> Iterator[Model]:
     """Cascades that have a model rung, then the models that no cascade shares a name with."""
     names = list(dict.fromkeys(("default", *settings.cascades)))
     for name in names:
@@ -76,8 +65,14 @@ def _models(settings: Settings) -> Iterator[Model]:
     for name in settings.models:
         if name not in names:
             yield Model(id=name, kind="model", rungs=[name])
+    embedder = embedder_name(settings)
+    if embedder is not None and embedder not in (*names, *settings.models):
+        yield Model(id=embedder, kind="embedder", rungs=[])
 
 
-def _unknown(settings: Settings, model: str) -> UnknownModel:
-    known = ", ".join(one.id for one in _models(settings)) or "none: the configuration has no models"
-    return UnknownModel(f"There is no cascade or model '{model[:80]}'; there are: {known}. See GET /v1/models.")
+def embedder_name(settings: Settings) -> str | None:
+    """What the configured embedder is called; None where there is none."""
+    facts = settings.research.embedder
+    if facts is None:
+        return None
+    return facts.model or (facts.path.stem if facts.path is not None else facts.kind)

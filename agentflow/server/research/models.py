@@ -22,7 +22,6 @@ from agentflow.jobs.job import (
     JobBudget,
     JobEvent,
     JobFault,
-    JobSources,
     JobSpec,
     JobSpend,
     JobState,
@@ -30,6 +29,7 @@ from agentflow.jobs.job import (
     Moment,
     StopReason,
 )
+from agentflow.jobs.sources import JobSources, SourceBounds
 from agentflow.research.output import JobOutput, Verify
 
 MOST_URLS: Final = 200
@@ -66,7 +66,6 @@ def _writable(value: object) -> object:
 
 Url = Annotated[str, Field(min_length=8, max_length=4_096), AfterValidator(_address)]
 Words = Annotated[str, BeforeValidator(_writable)]
-_Domain = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9.-]+$")]
 _Id = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 _Metadata = Annotated[dict[Words, Words], Field(max_length=32)]
 
@@ -75,8 +74,8 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class SourcesRequest(_Part):
-    """Where the job looks. Nothing else is read."""
+class SourcesRequest(SourceBounds):
+    """Where the job looks, and what may be read there. Nothing else is read."""
 
     urls: tuple[Url, ...] = Field(default=(), max_length=MOST_URLS)
     """Pages and documents on the web; those of private networks are refused."""
@@ -84,23 +83,10 @@ class SourcesRequest(_Part):
     """Files and folders of the server's machine, where ``server.allow_paths`` is set."""
     collections: tuple[_Id, ...] = Field(default=(), max_length=20)
     """Collections of uploaded files, by their ids."""
-    include_domains: tuple[_Domain, ...] = Field(default=(), max_length=200)
-    """Only ``urls`` of these domains and those below them are accepted."""
-    exclude_domains: tuple[_Domain, ...] = Field(default=(), max_length=200)
-    """No ``urls`` of these domains, nor of those below them."""
-    allow_network: bool = True
-    """False: the job fetches no page."""
 
     @model_validator(mode="after")
     def _agree(self) -> SourcesRequest:
-        if self.urls and not self.allow_network:
-            raise ValueError("urls: are given, but allow_network is false")
-        for url in self.urls:
-            host = urlsplit(url).hostname or ""
-            if self.include_domains and not _below(host, self.include_domains):
-                raise ValueError(f"urls: '{host}' is not below include_domains")
-            if _below(host, self.exclude_domains):
-                raise ValueError(f"urls: '{host}' is below exclude_domains")
+        self.refuse_pages("urls", self.urls)
         return self
 
 
@@ -151,7 +137,8 @@ class ResearchRequest(_Part):
     plan: PlanRequest = PlanRequest()
     """What happens after planning."""
     previous_id: _Id | None = None
-    """The job that this one follows."""
+    """The job that this one follows: what it found is given to this one as material, and its sources are read where
+    ``sources`` names none."""
     metadata: _Metadata = Field(default_factory=dict[str, str])
     """Yours: kept, given back, and filtered by. Names up to 64 characters, values up to 512."""
     webhook: WebhookRequest | None = None
@@ -179,10 +166,13 @@ class ResearchRequest(_Part):
             origins: every source but collections, as workers read them.
             allow_private: whether pages of private networks may be fetched.
         """
+        bounds = {name: getattr(self.sources, name) for name in SourceBounds.model_fields}
         return JobSpec(
             query=self.query, output=self.output, verify=self.verify, effort=self.effort, budget=self.budget,
             tenant=tenant, priority=self.priority,
-            sources=JobSources(origins=origins, collections=self.sources.collections, allow_private=allow_private),
+            sources=JobSources(
+                origins=origins, collections=self.sources.collections, allow_private=allow_private, **bounds
+            ),
             plan_approval=self.plan.approve,
             previous=self.previous_id, metadata=self.metadata, not_before=self.deferrable_until,
             deadline=self.deadline, input={"request": asked_for(self)},
@@ -300,6 +290,12 @@ class SourceView(_Part):
     size: int
     sha256: str
     read_at: str
+    date: str | None = Field(default=None, description="day of the source; null where nothing tells one")
+    date_from: str | None = Field(
+        default=None,
+        description="what tells the day: `page` (its markup), `document` (its own facts), `server` (Last-Modified) or "
+        "`file` (when it was last changed; of an upload, when it came)",
+    )
     text: str = Field(description="where its stored text is, relative to the server")
 
 
@@ -381,8 +377,3 @@ def poll_after(state: JobState) -> float | None:
     if state.ended:
         return None
     return 1.0 if state.at_work else 5.0 if state is not JobState.QUEUED else 2.0
-
-
-def _below(host: str, domains: tuple[str, ...]) -> bool:
-    host = host.lower().rstrip(".")
-    return any(host == domain or host.endswith(f".{domain}") for domain in (d.lower().strip(".") for d in domains))

@@ -14,6 +14,7 @@ from agentflow.errors import UnknownJob, UsageError
 from agentflow.jobs.job import Artifact, JobEvent, JobFilter, JobState, JobView, Moment
 from agentflow.jobs.naming import REPORT
 from agentflow.research.report import Claim, Report
+from agentflow.research.sources.source import SourceDate, date_facts
 from agentflow.server.access import AdmittingRoute, Reader, check_again
 from agentflow.server.answering import WorkedResponse
 from agentflow.server.research.controlling import JobId
@@ -168,15 +169,24 @@ async def get_spend(server: TheServer, caller: Reader, id: JobId) -> SpendView:
 @router.get("/{id}/report.md", summary="The report as Markdown", response_class=Response)
 async def get_markdown(server: TheServer, caller: Reader, id: JobId) -> Response:
     """Its citations are as ``output.citations`` says."""
-    return await _file(server, caller.tenant, id, "report.md", "text/markdown; charset=utf-8")
+    return await _rendered(server, caller.tenant, id, "report.md", "text/markdown; charset=utf-8")
 
 
 @router.get("/{id}/report.html", summary="The report as a page", response_class=Response)
 async def get_page(server: TheServer, caller: Reader, id: JobId) -> Response:
     """One file without scripts, whose citations open on the quoted spans."""
-    response = await _file(server, caller.tenant, id, "report.html", "text/html; charset=utf-8")
+    response = await _rendered(server, caller.tenant, id, "report.html", "text/html; charset=utf-8")
     response.headers["Content-Security-Policy"] = _PAGE_POLICY
     return response
+
+
+async def _rendered(server: Server, tenant: str | None, id: str, name: str, media_type: str) -> Response:
+    """A report for people; where there is none, why there is no result."""
+    try:
+        return await _file(server, tenant, id, name, media_type)
+    except UnknownJob:
+        await server.jobs.result(id, wait_s=0.0, tenant=tenant)
+        raise
 
 
 async def _waited(server: Server, request: Request, id: str, seconds: float, tenant: str | None) -> JobView:
@@ -214,6 +224,7 @@ async def _page(server: Server, job: JobView, tenant: str | None, cursor: int, l
 
 def _source(job: str, found: Artifact) -> SourceView:
     facts = {name: str(found.facts.get(name) or "") for name in ("origin", "title", "read_at")}
+    facts |= date_facts(SourceDate.of(found.facts))
     return SourceView(
         id=_id(found), media_type=found.media_type, size=found.size, sha256=found.sha256,
         text=f"/v1/research/{job}/sources/{_id(found)}", **facts,

@@ -75,7 +75,7 @@ async def _submit(server: Server, caller: Caller, request: ResearchRequest, key:
         if there is not None and asked(there) == asked_for(request):
             # What it looks in may have changed since; it was submitted all the same.
             return await _accepted(server, caller, request, there)
-    origins = await _origins(server, caller, request)
+    origins = await origins_of(server, caller, request)
     if request.webhook is not None:
         _check_host(request.webhook.url, "webhook.url", allow_private=settings.allow_private)
     spec = request.spec(caller.tenant, origins, allow_private=settings.allow_private)
@@ -89,7 +89,7 @@ async def _accepted(server: Server, caller: Caller, request: ResearchRequest, jo
     return Submitted(id=job.id, status=job.state, urls=urls_of(job.id), poll_after=poll_after(job.state))
 
 
-async def _origins(server: Server, caller: Caller, request: ResearchRequest) -> tuple[str, ...]:
+async def origins_of(server: Server, caller: Caller, request: ResearchRequest) -> tuple[str, ...]:
     """Every source of a request but its collections, as workers read them.
 
     Raises:
@@ -107,7 +107,7 @@ async def _origins(server: Server, caller: Caller, request: ResearchRequest) -> 
     if wanted.collections:
         await server.catalogue.uploads(wanted.collections, caller.tenant or "", "")
     origins = (*wanted.urls, *wanted.paths)
-    if not origins and not wanted.collections:
+    if not origins and not wanted.collections and request.previous_id is None:
         raise UsageError("sources: there is nothing to look in. Give urls, or collections with files in them.")
     return origins
 

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentflow.errors import FetchRefused, SourceError
-from agentflow.research.sources import ReadLimits, Source, addresses, read_sources
+from agentflow.research.sources import ReadLimits, Scope, Source, addresses, read_sources
 from agentflow.research.sources.addresses import guarded_socket, refusal
 
 
 async def fetch(address: str, **limits: float) -> Source:
     (source,) = (
-        await read_sources([address], limits=ReadLimits(**limits), allow_private=True)  # type: ignore[arg-type]
+        await read_sources([address], limits=ReadLimits(**limits), scope=Scope(allow_private=True))  # type: ignore[arg-type]
     ).sources
     return source
 
@@ -29,7 +29,9 @@ async def test_a_page_is_read_with_its_title(pages: str) -> None:
 
 
 async def test_several_pages_keep_their_order_and_one_address_is_fetched_once(pages: str) -> None:
-    reading = await read_sources([f"{pages}/latin", f"{pages}/article", f"{pages}/latin"], allow_private=True)
+    reading = await read_sources(
+        [f"{pages}/latin", f"{pages}/article", f"{pages}/latin"], scope=Scope(allow_private=True)
+    )
     assert [source.origin.rsplit("/")[-1] for source in reading.sources] == ["latin", "article"]
     assert "Crème brûlée" in reading.sources[0].text
 
@@ -122,7 +124,9 @@ async def test_a_cancelled_reading_lets_its_connections_go(pages: str) -> None:
     async def waiting() -> int:
         return int((await fetch(f"{pages}/waiting")).text.split()[0])
 
-    reading = asyncio.create_task(read_sources([f"{pages}/never?{n}" for n in range(3)], allow_private=True))
+    reading = asyncio.create_task(
+        read_sources([f"{pages}/never?{n}" for n in range(3)], scope=Scope(allow_private=True))
+    )
     while await waiting() < 3:
         pass
     reading.cancel()
@@ -135,7 +139,7 @@ async def test_a_cancelled_reading_lets_its_connections_go(pages: str) -> None:
 
 async def test_one_page_that_fails_ends_the_fetching_of_the_others(pages: str) -> None:
     with pytest.raises(SourceError, match="HTTP 404"):
-        await read_sources([f"{pages}/never", f"{pages}/none"], allow_private=True)
+        await read_sources([f"{pages}/never", f"{pages}/none"], scope=Scope(allow_private=True))
 
 
 @pytest.mark.parametrize(
