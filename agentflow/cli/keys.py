@@ -73,6 +73,10 @@ def create(
 
     click.echo(_with_keys(config, work))
     click.echo("This is shown once; only its hash is kept.", err=True)
+    if given is not None:
+        click.echo(
+            "A server or worker that knows the tenant already holds to new limits from its next start.", err=True
+        )
 
 
 @command.command("list")

@@ -210,10 +210,12 @@ def test_a_stream_ends_with_its_key(models: ScriptedServer, tmp_path: Path) -> N
 
 def test_commands_refuse_what_cannot_be(folder: Path, tmp_path: Path) -> None:
     for wrong in (["keys", "create", "a b"], ["keys", "create", "x", "--day-usd", "-1"], ["keys", "revoke", "nope"],
-                  ["serve", "--host", "0.0.0.0", "--port", "0"]):  # fmt: skip
+                  ["serve", "--host", "::", "--port", "0"], ["serve", "--host", "0.0.0.0", "--port", "0"]):  # fmt: skip
         refused = run(tmp_path, *wrong, check=False)
         assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
     assert "agentflow keys create" in refused.stderr
+    assert "next start" in run(tmp_path, "keys", "create", "acme", "--day-usd", "5").stderr
+    assert "next start" not in run(tmp_path, "keys", "create", "other").stderr
 
 
 def test_a_minutes_requests_may_come_at_once_and_flow_back_evenly() -> None:
