@@ -87,6 +87,13 @@ _RESPONSE: Final[dict[str, Any]] = {
             "content": [{"type": "output_text", "text": "Ticket 2.", "annotations": [], "logprobs": []}],
         }
     ],
+    "background": False,
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "top_p": 1.0,
+    "max_output_tokens": None,
+    "store": True,
+    "text": {"format": {"type": "text"}},
     "tool_choice": "auto",
     "tools": [],
     "temperature": 1.0,
@@ -119,6 +126,22 @@ ANSWERS: Final[Mapping[str, Any]] = {
     "get_model": _MODEL,
     "chat_completions": _CHAT,
     "create_response": _RESPONSE,
+    "get_response": _RESPONSE,
+    "cancel_response": _RESPONSE,
+    "delete_response": {"id": "resp_5d218b467f3a9c0e", "object": "response", "deleted": True},
+    "list_input_items": {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False},
+    "create_embeddings": {
+        "object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.12, -0.07]}],
+        "model": "nomic-embed", "usage": {"prompt_tokens": 8, "total_tokens": 8, "agentflow": _BILL},
+    },
+    "list_efforts": {
+        "data": [
+            {
+                "effort": "base", "budget": {"usd": "0.10"}, "rungs": ["small"], "sub_questions": 4, "passages": 8,
+                "most_passages": 24,
+            }
+        ]
+    },
     "submit_research": _SUBMITTED,
     "submit_batch": {"data": [{"job": _SUBMITTED}]},
     "estimate_research": {
