@@ -61,7 +61,7 @@ def test_every_operation_is_shown_with_curl_and_in_python(api: Api) -> None:
     shown = [section.split("`")[1] for section in sections]
     assert sorted(shown) == sorted(wanted), sorted(wanted.symmetric_difference(shown))
     for section in sections:
-        assert "```bash\n" in section and "```python\n" in section, section
+        assert re.search("^```(bash|sh)\n", section, re.M) and re.search("^```(python|py)\n", section, re.M), section
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
