@@ -3,10 +3,11 @@
 ``auto`` is the configuration as it stands: ``[budget]``, whole cascades, ``[research]``.
 
 Dollars, tokens and seconds are choices: each step is about four times the one before. Joules are four times the one
-before as well, from what one call of ``lite`` holds at most (November 2026, default settings, ``timeout_s`` 60): the plan
-6.2 kJ and the answer over 16 full passages 28.3 kJ on a remote model of unknown size (559 and 9,619 tokens at the upper
-end of its prior), 6 kJ and 24 kJ on a server's CPU (16 cores at 25 W for the 15 s and 60 s that they may take). A plan
-has a fifth of the job's joules, so 31.2 kJ is the least at which neither is cut short; 40 kJ leaves room for a repair.
+before as well, from what one call of ``lite`` holds at most (November 2026, default settings, ``timeout_s`` 60): the
+plan 6.2 kJ and the answer over 16 full passages 28.3 kJ on a remote model of unknown size (559 and 9,619 tokens at the
+upper end of its prior), 6 kJ and 24 kJ on a server's CPU (16 cores at 25 W for the 15 s and 60 s that they may take). A
+plan has a fifth of the job's joules, so 31.2 kJ is the least at which neither is cut short; 40 kJ leaves room for a
+repair.
 """
 
 from __future__ import annotations

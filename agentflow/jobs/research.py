@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
@@ -15,7 +15,6 @@ from agentflow.budget.events import Ask, BudgetEvent
 from agentflow.budget.ledger import EntryFilter
 from agentflow.budget.meter import Meter
 from agentflow.errors import UsageError
-from agentflow.jobs.collections.shelf import Shelves
 from agentflow.jobs.effort import effort_of
 from agentflow.jobs.events import Event, EventLog
 from agentflow.jobs.job import JobState, StopReason
@@ -30,6 +29,9 @@ from agentflow.research.report import Report
 from agentflow.research.sources.source import date_facts
 from agentflow.runtime import Runtime
 from agentflow.telemetry import tracing
+
+if TYPE_CHECKING:
+    from agentflow.jobs.collections.shelf import Shelves
 
 
 @dataclass(frozen=True, slots=True)
