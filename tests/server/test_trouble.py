@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import resource
+import socket
 import sqlite3
 from collections.abc import Iterator
 
 import pytest
 
+from agentflow.server.serving import _listen
 from tests.servers.api import Api, toml
 from tests.servers.openai_server import ScriptedServer
 
@@ -60,3 +62,11 @@ def test_a_database_that_is_broken_is_told_without_its_words(api: Api) -> None:
         database.execute("alter table elsewhere rename to agentflow_job")
         database.close()
         assert http.get("/v1/research").status_code == 200, "and it goes on"
+
+
+def test_answers_leave_at_once() -> None:
+    """Without this the body of every answer waits 40 ms for its head to be acknowledged."""
+    with _listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
