@@ -84,6 +84,10 @@ class AtWork:
             if self._task is not None:
                 self._task.cancel()
 
+    def let_go(self) -> None:
+        """Hold on to nothing of the job: its ledger, which holds this, is kept for as long as its meter is."""
+        self.meter = self._task = None
+
     async def pass_out(self, kind: str) -> None:
         """Let a call of a rung leave; whoever makes one after its job was told to end is told again, and waits.
 
@@ -177,6 +181,7 @@ class Runner:
         finally:
             self._journal.drop(id)
             del self.at_work[id]
+            work.let_go()
         return True
 
     async def _run(self, work: AtWork, taken: Taken) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 
+from agentflow.budget.meter import Meter
 from agentflow.errors import JobFailed, JobStateConflict, UnknownJob
 from agentflow.jobs.job import JobBudget, JobSpec, JobState, StopReason
+from agentflow.jobs.kinds import JobContext
 from agentflow.jobs.service import Jobs
 from tests.jobs.places import Place, at_work, calls_of, until
 from tests.servers.counting import CountingServer, answer
@@ -291,3 +295,19 @@ async def test_a_tenant_sees_its_own_jobs_only(place: Place) -> None:
             with pytest.raises(UnknownJob):
                 await act(job.id, tenant="two")
         assert (await jobs.list(JobFilter(tenant="two"))).jobs == ()
+
+
+async def test_nothing_of_a_job_stays_in_memory_once_it_has_ended(place: Place) -> None:
+    left: list[weakref.ref[Meter]] = []
+
+    async def remembered(context: JobContext) -> str:
+        left.append(weakref.ref(context.meter))
+        return "done"
+
+    async with at_work(place, {"remembered": remembered}) as (jobs, worker):
+        job = await jobs.submit(JobSpec(kind="remembered", query="a"))
+        await until(jobs, job.id, JobState.COMPLETED)
+        while worker._runner.at_work:
+            await asyncio.sleep(0.01)
+        gc.collect()
+        assert [meter() for meter in left] == [None]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.servers.api import Api, toml
+from tests.servers.api import Api, Background, toml
 from tests.servers.openai_server import ScriptedServer, ServerProcess
 
 
@@ -30,3 +31,19 @@ def api(folder: Path) -> Iterator[Api]:
     server = Api(folder)
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="module")
+def worker(folder: Path, api: Api) -> Iterator[Background]:
+    """Who works on its jobs."""
+    process = Background(folder, "worker")
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def http(api: Api, models: ScriptedServer, worker: Background) -> Iterator[httpx.Client]:
+    """A client of the server, where no model answers: code does the work."""
+    models.script({"*": [{"status": 400}]})
+    with api.client() as client:
+        yield client

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,6 @@ QUESTION = "How high does the tide rise in the Bay of Fundy?"
 TIDES = "# Tides\n\nThe tide in the Bay of Fundy rises by sixteen metres. It is the highest on Earth.\n"
 LATER = "2099-01-01T00:00:00Z"
 pytestmark = pytest.mark.timeout(150)
-
-
-@pytest.fixture(scope="module")
-def worker(folder: Path, api: Api) -> Iterator[Background]:
-    process = Background(folder, "worker")
-    yield process
-    process.kill()
 
 
 @pytest.fixture

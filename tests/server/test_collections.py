@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,13 +18,6 @@ QUESTION = "How high does the tide rise in the Bay of Fundy?"
 @pytest.fixture(scope="module")
 def tokens(folder: Path, api: Api) -> dict[str, str]:
     return {"acme": key(folder, "acme"), "poor": key(folder, "poor", "--day-joules", "0.001")}
-
-
-@pytest.fixture(scope="module")
-def worker(folder: Path, api: Api) -> Iterator[Background]:
-    process = Background(folder, "worker")
-    yield process
-    process.kill()
 
 
 def collection(http: httpx.Client, name: str, text: str) -> str:

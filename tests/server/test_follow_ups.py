@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import httpx
 import pytest
 
 from agentflow.research.report import Report
-from tests.servers.api import Api, Background
 from tests.servers.openai_server import ScriptedServer
 
 QUESTION = "How high does the tide rise in the Bay of Fundy?"
@@ -21,20 +19,6 @@ TIDES = (
     "The tide of the Bay of Fundy is so high because the bay resonates with the ocean.\n"
 )
 LATER = "2099-01-01T00:00:00Z"
-
-
-@pytest.fixture(scope="module")
-def worker(folder: Path, api: Api) -> Iterator[Background]:
-    process = Background(folder, "worker")
-    yield process
-    process.kill()
-
-
-@pytest.fixture
-def http(api: Api, models: ScriptedServer, worker: Background) -> Iterator[httpx.Client]:
-    models.script({"*": [{"status": 400}]})
-    with api.client() as client:
-        yield client
 
 
 @pytest.fixture

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-
-from tests.servers.api import Api, Background
-from tests.servers.openai_server import ScriptedServer
 
 QUESTION = "How high does the tide rise in the Bay of Fundy?"
 TIDES = "# Tides\n\nThe tide in the Bay of Fundy rises by sixteen metres.\n"
@@ -19,20 +15,6 @@ LATER = "2099-01-01T00:00:00Z"
 TIGHT = {"usd": "0.000000001"}
 MOVING = ("queued", "planning", "running", "verifying", "recovering")
 PARTS = ("claims", "sources", "spend", "report.md", "report.html")
-
-
-@pytest.fixture(scope="module")
-def worker(folder: Path, api: Api) -> Iterator[Background]:
-    process = Background(folder, "worker")
-    yield process
-    process.kill()
-
-
-@pytest.fixture
-def http(api: Api, models: ScriptedServer, worker: Background) -> Iterator[httpx.Client]:
-    models.script({"*": [{"status": 400}]})
-    with api.client() as client:
-        yield client
 
 
 @pytest.fixture

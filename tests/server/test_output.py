@@ -57,13 +57,6 @@ JUDGES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def worker(folder: Path, api: Api) -> Iterator[Background]:
-    process = Background(folder, "worker")
-    yield process
-    process.kill()
-
-
 @pytest.fixture
 def http(api: Api, worker: Background) -> Iterator[httpx.Client]:
     with api.client() as client:

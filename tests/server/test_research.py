@@ -25,13 +25,6 @@ QUESTION = "How high does the tide rise in the Bay of Fundy?"
 TIDES = "# Tides\n\nThe tide in the Bay of Fundy rises by sixteen metres. It is the highest on Earth.\n"
 
 
-@pytest.fixture(scope="module")
-def worker(folder: Path, api: Api) -> Iterator[Background]:
-    process = Background(folder, "worker")
-    yield process
-    process.kill()
-
-
 @pytest.fixture
 def http(api: Api, models: ScriptedServer) -> Iterator[httpx.Client]:
     models.script({"*": [{"status": 400}]})

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.servers.api import Api, Background, toml
+from tests.servers.api import toml
 from tests.servers.openai_server import ScriptedServer
 
 QUESTION = "How high does the tide rise in the Bay of Fundy?"
@@ -23,20 +23,6 @@ def folder(models: ScriptedServer, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("server")
     (folder / "agentflow.toml").write_text(toml(models, "[server]\nallow_private = true\n"))
     return folder
-
-
-@pytest.fixture(scope="module")
-def worker(folder: Path, api: Api) -> Iterator[Background]:
-    process = Background(folder, "worker")
-    yield process
-    process.kill()
-
-
-@pytest.fixture
-def http(api: Api, models: ScriptedServer, worker: Background) -> Iterator[httpx.Client]:
-    models.script({"*": [{"status": 400}]})
-    with api.client() as client:
-        yield client
 
 
 @pytest.fixture
