@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,6 +13,12 @@ from hypothesis import settings
 
 from tests.servers.openai_server import ScriptedServer, ServerProcess
 from tests.servers.postgres import NONE_HERE, PostgresServer, programs
+
+
+def pytest_configure() -> None:
+    """Say that there is no event loop yet: else pytest-asyncio makes one, leaves it open, and some test is blamed."""
+    asyncio.set_event_loop(None)
+
 
 if TYPE_CHECKING:
     from agentflow.budget.ledger import Ledger
