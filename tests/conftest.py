@@ -15,11 +15,6 @@ from tests.servers.openai_server import ScriptedServer, ServerProcess
 from tests.servers.postgres import NONE_HERE, PostgresServer, programs
 
 
-def pytest_configure() -> None:
-    """Say that there is no event loop yet: else pytest-asyncio makes one, leaves it open, and some test is blamed."""
-    asyncio.set_event_loop(None)
-
-
 if TYPE_CHECKING:
     from agentflow.budget.ledger import Ledger
 
@@ -29,6 +24,11 @@ DATA = PROJECT.parent / "shared" / "data" / "research"
 
 settings.register_profile("project", deadline=None, max_examples=60)
 settings.load_profile("project")
+
+
+def pytest_configure() -> None:
+    """Say that there is no event loop yet: else pytest-asyncio makes one, leaves it open, and some test is blamed."""
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture(autouse=True)
