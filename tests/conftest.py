@@ -14,7 +14,6 @@ from hypothesis import settings
 from tests.servers.openai_server import ScriptedServer, ServerProcess
 from tests.servers.postgres import NONE_HERE, PostgresServer, programs
 
-
 if TYPE_CHECKING:
     from agentflow.budget.ledger import Ledger
 
