@@ -31,14 +31,18 @@ class Bench:
     place: Place
     counting: CountingServer
     size: Size
+    keeper: Workers
     found: Found = field(default_factory=Found)
 
     @contextlib.asynccontextmanager
     async def workers(self) -> AsyncIterator[tuple[Workers, Jobs]]:
         """Processes that end with the block, and the jobs they work on."""
-        with Workers(self.place.folder, self.place.environment) as workers:
-            async with self.place.jobs() as jobs:
-                yield workers, jobs
+        async with self.place.jobs() as jobs:
+            try:
+                yield self.keeper, jobs
+            finally:
+                for pid in tuple(self.keeper.alive):
+                    await asyncio.to_thread(self.keeper.end, pid)
 
     async def serve(self, workers: Workers, port: int) -> int:
         """Start a server, and wait until it answers."""
@@ -84,4 +88,6 @@ def benches(engines: Sequence[str], counting: CountingServer, size: Size) -> Ite
             file.write_text(file.read_text() + "[server]\nallow_paths = true\n")
             (folder / "tides.md").write_text(SOURCE)
             place.settings = load_settings(file)
-            yield engine, Bench(place, counting, size)
+            # One for all steps: it takes seconds to import what its processes begin with.
+            with Workers(folder, place.environment) as keeper:
+                yield engine, Bench(place, counting, size, keeper)

@@ -23,7 +23,7 @@ class Size:
 
 
 FULL = Size(100, 3, 1_000, running=200, submitted=300, compared=100, echoes=10_000, readers=200, listen_s=20.0)
-QUICK = Size(6, 1, 30, running=30, submitted=60, compared=30, echoes=0, readers=200, listen_s=3.0)
+QUICK = Size(4, 1, 30, running=30, submitted=50, compared=20, echoes=0, readers=200, listen_s=2.0)
 
 
 @dataclass
