@@ -171,8 +171,8 @@ class PostgresDatabase:
         ids.update(id for key in keys if key in self._holding for id in self._holding[key].accounts)
         try:
             while True:
-                # Sent together, and waited for only when something is read.
-                with connection.pipeline(), connection.transaction():
+                # No pipeline: between its parts the server waits without a limit for a client that is frozen.
+                with connection.transaction():
                     books = self._load(connection, operations, keys, ids)
                     named = {id for entry in books.entries.values() for id in entry.accounts}
                     if named <= books.accounts.keys():
