@@ -280,3 +280,14 @@ class Completion:
 def writable(text: str) -> str:
     """A name as every database and viewer can write it: without NUL, and without halves of characters."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")
+
+
+def encodable(text: str) -> str:
+    """Text that UTF-8 can carry: halves of characters, which broken documents and models yield, become U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -1,6 +1,6 @@
 """Plain: what pages, models and code may hold, as text that every database keeps and every JSON reader takes.
 
-Imports errors.
+Imports errors, messages.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from agentflow.errors import UsageError
+from agentflow.messages import encodable
 
 # What is nested deeper than that is cut off.
 _DEEPEST: Final = 100
@@ -30,15 +31,15 @@ def clean(text: str) -> str:
     """The text without the character zero, and with U+FFFD for halves of characters: PostgreSQL keeps neither."""
     if "\x00" in text:
         text = text.replace("\x00", "\ufffd")
-    return _whole(text)
+    return encodable(text)
 
 
 def compact(value: Any) -> str:
     """JSON on one line, whatever it is given: no number is null, and what has no other form is told in words."""
     try:
-        return _whole(_ENCODER.encode(value))
+        return encodable(_ENCODER.encode(value))
     except (TypeError, ValueError, RecursionError):
-        return _whole(_ENCODER.encode(_plain(value, ())))
+        return encodable(_ENCODER.encode(_plain(value, ())))
 
 
 def result_text(value: Any) -> str:
@@ -63,16 +64,6 @@ def holds_zero(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(holds_zero(part) for part in cast("list[Any]", value))
     return False
-
-
-def _whole(text: str) -> str:
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _plain(value: Any, inside: tuple[int, ...]) -> Any:

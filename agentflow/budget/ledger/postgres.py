@@ -193,16 +193,14 @@ class PostgresDatabase:
         """Lock the accounts, then read the entries: nobody changes an entry without the locks of its accounts."""
         books = Books()
         self._make(connection, operations)
-        locked = _ask(connection, _LOCK_ACCOUNTS, sorted(ids))
-        states = _ask(connection, _STATES, keys)
-        for row in locked.fetchall():
+        for row in _rows(connection, _LOCK_ACCOUNTS, (sorted(ids),)):
             before, account = self._known.get(row[0], (None, None))
             if account is None or before != row:
                 # Another process has changed it, or it is new here.
                 account = rows.account_of(row).account
             books.accounts[row[0]], books.elapsed[row[0]] = account, row[-1]
         changed: list[str] = []
-        for key, state, token in states.fetchall():
+        for key, state, token in _rows(connection, _STATES, (keys,)):
             held = self._holding.get(key)
             if held is not None and state == "held" and held.token == token:
                 books.entries[key] = held
@@ -353,11 +351,6 @@ def _psycopg() -> Any:
             "The ledger in PostgreSQL needs psycopg. Install it with: pip install 'agentflow[postgres]'."
         ) from error
     return psycopg
-
-
-def _ask(connection: psycopg.Connection, statement: str, names: Sequence[str]) -> psycopg.Cursor[Any]:
-    """A statement over these ids or keys, whose rows are fetched later."""
-    return connection.execute(cast("LiteralString", statement), (names,))
 
 
 def _rows(connection: psycopg.Connection, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:

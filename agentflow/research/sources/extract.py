@@ -15,8 +15,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from agentflow.errors import SourceError
+from agentflow.messages import encodable
 from agentflow.research.sources.dating import date_in_facts, date_in_page, date_in_text
-from agentflow.research.sources.decoding import declared_in_html, decode, encodable, one_kind_of_line_ends
+from agentflow.research.sources.decoding import declared_in_html, decode, one_kind_of_line_ends
 from agentflow.research.sources.source import MEGABYTE, Extracted, ReadLimits
 
 _MARKDOWN_TITLE = re.compile(
